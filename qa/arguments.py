@@ -1,0 +1,297 @@
+"""One YAML file and command-line overrides, read into typed dataclasses.
+
+The YAML file is rendered into command-line arguments and parsed together with the real ones, once, so
+that ``2e-5`` is a number, ``no`` a word and ``fp16: maybe`` an error wherever they are written.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import re
+import sys
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from qa.errors import UserError, one_line
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Names that people type from older releases and other scripts, and what to write now.
+RENAMED = {
+    "overwrite_output_dir": "is gone from transformers 5: delete the folder, or give another --output_dir",
+    "logging_dir": "is gone from transformers 5: TensorBoard logs go to OUTPUT_DIR/runs,"
+    " or where the environment variable TENSORBOARD_LOGGING_DIR says",
+    "group_by_length": "is gone from transformers 5: write train_sampling_strategy: group_by_length",
+    "evaluation_strategy": "is called eval_strategy now",
+    "warmup_ratio": "is gone from transformers 5: write warmup_steps (below 1 it is a share of all steps)",
+    "no_cuda": "is called use_cpu now",
+    "per_gpu_train_batch_size": "is called per_device_train_batch_size now",
+    "per_gpu_eval_batch_size": "is called per_device_eval_batch_size now",
+    "do_lower_case": "belongs to the tokenizer: choose an uncased or a cased checkpoint",
+    "test_file": "is called validation_file here",
+    "max_length": "is called max_seq_length here",
+    "use_auth_token": "is not needed: log in once with `hf auth login`",
+    "hub_token": "is not needed, and a file is no place for it: log in once with `hf auth login`",
+    "trust_remote_code": "is not supported: no code from a repository is ever run",
+}
+
+# Groups of options that answer the same question. Given on the command line, one side replaces the
+# other side's value in the YAML file; given on one level, both together are an error.
+ALTERNATIVES = (
+    (("dataset_name",), ("train_file", "validation_file")),
+    (("model_name_or_path",), ("config_name",)),
+)
+
+# Of the settings saved with a model, those that say where the model itself came from and went to.
+OF_THE_RUN = ("model_name_or_path", "config_name", "tokenizer_name", "model_revision", "cache_dir", "output_dir")
+
+
+def option(default, help: str):
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class ModelArguments:
+    """Which encoder, and where it comes from."""
+
+    _argument_group_name = "model"
+
+    model_name_or_path: str | None = option(None, "Checkpoint to start from: a Hub id or a local folder.")
+    config_name: str | None = option(
+        None, "Start from random weights instead, with this configuration (a Hub id or a local folder)."
+    )
+    tokenizer_name: str | None = option(None, "Tokenizer, if it is not the one beside the model.")
+    model_revision: str = option("main", "Branch, tag or commit of the model on the Hub.")
+    cache_dir: str | None = option(None, "Where downloads and windows are cached (null: the Hugging Face cache).")
+
+
+@dataclass
+class DataArguments:
+    """Which questions, how they are cut into windows, and how logits become answers."""
+
+    _argument_group_name = "data"
+
+    dataset_name: str | None = option(None, "Dataset on the Hub in SQuAD format, such as rajpurkar/squad.")
+    dataset_config_name: str | None = option(None, "Configuration of that dataset, if it has several.")
+    train_file: str | None = option(
+        None, "Training questions: SQuAD JSON (.json, .json.gz), or flat JSON, JSON lines, CSV, Parquet."
+    )
+    validation_file: str | None = option(None, "Validation questions, in the same formats.")
+    demo_dir: str | None = option(None, "Write the made-up demo data, tokenizer and config to this folder first.")
+    validation_split_percentage: int | None = option(
+        None, "Hold out this share of the training questions (in percent, chosen by seed) for validation."
+    )
+    version_2_with_negative: bool | None = option(
+        None, "Some questions have no answer, as in SQuAD 2.0 (null: see whether the data has any)."
+    )
+    max_seq_length: int = option(384, "Longest window in tokens: special tokens, question and context.")
+    doc_stride: int = option(128, "Tokens of context that two neighbouring windows share.")
+    max_query_length: int = option(64, "Questions are cut to this many tokens.")
+    first_window_only: bool = option(False, "Keep only the first window of every question.")
+    pad_to_max_length: bool = option(False, "Pad every window to max_seq_length, not to its batch's longest.")
+    n_best_size: int = option(20, "Start and end candidates for each window, and answers kept for each question.")
+    max_answer_length: int = option(30, "Longest answer in tokens.")
+    null_score_diff_threshold: float = option(
+        0.0, "SQuAD 2.0: no answer when the null score exceeds the best answer's by more than this."
+    )
+    max_train_samples: int | None = option(None, "Read only the first so many training questions.")
+    max_eval_samples: int | None = option(None, "Read only the first so many validation questions.")
+    preprocessing_num_workers: int | None = option(None, "Processes that tokenize (null: one, with threads).")
+    overwrite_cache: bool = option(False, "Make the windows anew even if they are cached.")
+
+    def __post_init__(self):
+        for name in ("max_seq_length", "max_query_length", "n_best_size", "max_answer_length"):
+            require(getattr(self, name) >= 1, name, "must be at least 1")
+        require(self.doc_stride >= 0, "doc_stride", "must not be negative")
+        for name in ("max_train_samples", "max_eval_samples", "preprocessing_num_workers"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, "must be at least 1")
+        share = self.validation_split_percentage
+        require(share is None or 1 <= share <= 99, "validation_split_percentage", "must be from 1 to 99")
+
+
+def require(condition: bool, name: str, rule: str) -> None:
+    if not condition:
+        raise UserError(f"{name} {rule}")
+
+
+class ArgumentParser(HfArgumentParser):
+    """HfArgumentParser without abbreviations, whose errors are one line and not a page of usage."""
+
+    def __init__(self, dataclass_types: Iterable[type], **kwargs):
+        super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
+        self.add_argument("--config", metavar="FILE", help="YAML file with any of these options")
+
+    def error(self, message: str):
+        raise UserError(re.sub(r"^argument --(\w+)(/\S+)?: ", r"\1: ", message))
+
+    @property
+    def names(self) -> set[str]:
+        return {action.dest for action in self._actions} - {"help", "config"}
+
+    def unknown(self, name: str) -> str:
+        """What to say of an option that does not exist."""
+        name = name.replace("-", "_")
+        if name in RENAMED:
+            return f"{name} {RENAMED[name]}"
+        nearest = difflib.get_close_matches(name, sorted(self.names), n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "--help lists the options"
+        return f"unknown option {name}: {hint}"
+
+
+def read_config(path: str, parser: ArgumentParser, skip: Container[str] = ()) -> dict[str, list[str]]:
+    """The options that a YAML file sets, each as command-line arguments. ``null`` leaves the default.
+
+    Args:
+        skip: names to pass over; those that the command does not know are an error all the same.
+    """
+    try:
+        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file (--config names a YAML file such as config.yaml)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}, line {mark.line + 1}" if mark else path
+        raise UserError(f"{place}: not YAML: {getattr(error, 'problem', None) or one_line(error)}") from None
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"{path}: must be a list of `option: value` lines")
+
+    settings: dict[str, list[str]] = {}
+    for key_node, value_node in root.value:
+        place = f"{path}, line {key_node.start_mark.line + 1}"
+        name = key_node.value
+        if name in skip:
+            continue
+        if not isinstance(name, str) or name not in parser.names or name in RENAMED:
+            raise UserError(f"{place}: {parser.unknown(str(name))}")
+        if name in settings:
+            raise UserError(f"{place}: {name} is set twice")
+        try:
+            settings[name] = render(name, value_node)
+            parser.parse_known_args(settings[name])
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from None
+    return {name: arguments for name, arguments in settings.items() if arguments}
+
+
+def render(name: str, node: yaml.Node) -> list[str]:
+    """A YAML value as command-line arguments; nothing for ``null``."""
+    if isinstance(node, yaml.ScalarNode):
+        plain_null = node.style is None and node.value in ("", "~", "null", "Null", "NULL")
+        return [] if plain_null else [f"--{name}={node.value}"]
+    if isinstance(node, yaml.MappingNode):
+        return [f"--{name}={json.dumps(yaml.safe_load(yaml.serialize(node)))}"]
+    if not all(isinstance(item, yaml.ScalarNode) for item in node.value):
+        raise UserError(f"{name} must be a list of single values")
+    return [f"--{name}", *(item.value for item in node.value)] if node.value else []
+
+
+def given(argv: list[str]) -> set[str]:
+    """Names of the options on a command line."""
+    return {item[2:].split("=")[0].replace("-", "_") for item in argv if item.startswith("--")}
+
+
+def resolve_alternatives(config: dict[str, list[str]], argv: list[str]) -> None:
+    """Takes from ``config`` what the command line replaces; says so where one level gives both sides."""
+    for left, right in ALTERNATIVES:
+        for level in (given(argv), set(config)):
+            both = [next((name for name in side if name in level), None) for side in (left, right)]
+            if all(both):
+                raise UserError(f"{both[0]} and {both[1]} exclude each other: give one of them")
+        for side, other in ((left, right), (right, left)):
+            if given(argv) & set(side):
+                for name in other:
+                    config.pop(name, None)
+
+
+def config_path(argv: list[str]) -> str | None:
+    """The value of ``--config``, before the rest of the command line is parsed."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config")
+    try:
+        return parser.parse_known_args(argv)[0].config
+    except argparse.ArgumentError:
+        raise UserError("config: expected one argument") from None
+
+
+def parse_arguments(
+    dataclass_types: Iterable[type],
+    argv: list[str] | None = None,
+    default_config: Path | str | None = None,
+    saved: str | None = None,
+    description: str | None = None,
+) -> tuple:
+    """Reads a YAML file and the command line, which overrides it, into the dataclasses.
+
+    The file is ``--config`` if given, else ``saved``, the settings beside a model, of which what belongs to
+    the run that wrote them or to other commands is passed over, else ``default_config``.
+
+    Raises:
+        UserError: an unknown name, a value of the wrong type, a file that is not YAML.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = ArgumentParser(dataclass_types, description=description)
+    path, skip = config_path(argv) or saved or default_config, set()
+    if path == saved:
+        others = {item.name for item in dataclasses.fields(TrainingArguments)} - parser.names
+        skip = others | set(OF_THE_RUN)
+    for name in sorted(given(argv)):
+        if name in RENAMED:
+            raise UserError(parser.unknown(name))
+    config = read_config(str(path), parser, skip) if path and not {"-h", "--help"} & set(argv) else {}
+    resolve_alternatives(config, argv)
+    try:
+        *parsed, _, rest = parser.parse_args_into_dataclasses(
+            [item for arguments in config.values() for item in arguments] + argv,
+            return_remaining_strings=True,
+            look_for_args_file=False,
+        )
+    except ValueError as error:
+        raise UserError(one_line(error)) from None
+    if rest:
+        known = rest[0].startswith("--")
+        raise UserError(parser.unknown(rest[0][2:].split("=")[0]) if known else f"unexpected {rest[0]!r}")
+    for arguments in parsed:
+        if isinstance(arguments, TrainingArguments):
+            check_training(arguments)
+    return tuple(parsed)
+
+
+def check_training(args: TrainingArguments) -> None:
+    """Values of the right type that make no sense, which ``TrainingArguments`` lets through."""
+    positive = ("learning_rate", "num_train_epochs", "adam_epsilon")
+    for name in positive:
+        require(0 < getattr(args, name) < float("inf"), name, f"must be above 0, not {getattr(args, name)}")
+    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        require(getattr(args, name) >= 1, name, f"must be at least 1, not {getattr(args, name)}")
+    require(0 <= args.weight_decay < float("inf"), "weight_decay", "must not be negative")
+    for name in ("adam_beta1", "adam_beta2"):
+        require(0 <= getattr(args, name) < 1, name, "must be at least 0 and below 1")
+
+
+def as_settings(*parsed) -> dict:
+    """The resolved options as plain values for a YAML file that ``--config`` reads back.
+
+    Of ``TrainingArguments`` only what differs from its defaults; never a token.
+    """
+    settings: dict = {}
+    for arguments in parsed:
+        if isinstance(arguments, TrainingArguments):
+            default = TrainingArguments(output_dir="").to_dict()
+            names = {item.name for item in dataclasses.fields(arguments) if item.init}
+            names -= {*RENAMED, "resume_from_checkpoint", "local_rank"}
+            for name, value in arguments.to_dict().items():
+                if name in names and value != default[name] and not name.startswith("gradient_checkpointing"):
+                    settings[name] = value
+        else:
+            settings.update(dataclasses.asdict(arguments))
+    return settings

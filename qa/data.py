@@ -1,0 +1,273 @@
+"""Reading SQuAD-format data, from the Hub or from files, and checking every question of it.
+
+Whatever the source, a split becomes a ``Dataset`` with the columns of the Hub's SQuAD: ``id``,
+``title``, ``context``, ``question`` and ``answers`` (``text`` and ``answer_start``, lists of the same
+length). An ``answer_start`` of -1 says that the text was not found in its context.
+"""
+
+import ast
+import collections
+import csv
+import gzip
+import io
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet
+from datasets import Dataset, Features, List, Value, load_dataset
+
+from qa.arguments import DataArguments
+from qa.errors import UserError, one_line
+
+FEATURES = Features(
+    {
+        "id": Value("string"),
+        "title": Value("string"),
+        "context": Value("string"),
+        "question": Value("string"),
+        "answers": {"text": List(Value("string")), "answer_start": List(Value("int64"))},
+    }
+)
+FORMATS = (".json", ".jsonl", ".csv", ".parquet")
+
+
+@dataclass
+class Split:
+    """The questions of one split that are used, and the count of the others.
+
+    ``read == len(examples) + sum(dropped.values())``; the repaired ones are among the examples.
+    """
+
+    name: str
+    examples: Dataset
+    read: int
+    repaired: int = 0
+    dropped: collections.Counter = field(default_factory=collections.Counter)
+    unanswerable: int = 0
+
+
+def read_file(path: str) -> Iterator[tuple[str, dict]]:
+    """Yields (where it stands, row) for every question of a file.
+
+    Raises:
+        UserError: no such file, an unknown format, or a file that is not what its name says.
+    """
+    name = path.removesuffix(".gz")
+    suffix = Path(name).suffix.lower()
+    if suffix not in FORMATS:
+        raise UserError(f"{path}: unknown format {suffix or 'without an ending'}; known: {', '.join(FORMATS)}")
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file")
+    if suffix == ".parquet":
+        try:
+            for number, row in enumerate(pyarrow.parquet.read_table(path).to_pylist()):
+                yield f"{path}, row {number + 1}", row
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: not a Parquet file: {one_line(error)}") from None
+        return
+    text = read_text(path)
+    if suffix == ".csv":
+        csv.field_size_limit(1 << 30)
+        for number, row in enumerate(csv.DictReader(io.StringIO(text, newline=""))):
+            yield f"{path}, row {number + 1}", row
+    else:
+        yield from read_json(path, text)
+
+
+def read_text(path: str) -> str:
+    opener = gzip.open if path.endswith(".gz") else open
+    try:
+        with opener(path, "rb") as file:
+            text = file.read().decode("utf-8-sig")
+    except EOFError:
+        raise UserError(f"{path}: the gzip file is truncated; download it again") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
+    if text.startswith("version https://git-lfs"):
+        raise UserError(f"{path}: a Git LFS pointer, not the data; run `git lfs pull`")
+    if text.lstrip()[:14].lower().startswith(("<!doctype html", "<html")):
+        raise UserError(f"{path}: an HTML page, not the data; download the file itself")
+    return text
+
+
+def read_json(path: str, text: str) -> Iterator[tuple[str, dict]]:
+    """Nested SQuAD JSON, a list of rows, ``{"data": rows}``, or one row on each line."""
+    try:
+        root = json.loads(text)
+    except json.JSONDecodeError as whole:
+        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        try:
+            rows = []
+            for number, line in lines:
+                rows.append((f"{path}, line {number}", json.loads(line)))
+        except json.JSONDecodeError as single:
+            place, reason = (f"line {number}", single.msg) if rows else (f"line {whole.lineno}", whole.msg)
+            raise UserError(f"{path}, {place}: not JSON: {reason}") from None
+        if not rows:
+            raise UserError(f"{path}: is empty") from None
+        yield from rows
+        return
+    items = root.get("data", [root] if "question" in root else None) if isinstance(root, dict) else root
+    if not isinstance(items, list):
+        raise UserError(f"{path}: no list of questions: expected SQuAD's `data`, or a list of rows")
+    for number, item in enumerate(items, 1):
+        if isinstance(item, dict) and "paragraphs" in item:
+            yield from read_article(f"{path}, article {number}", item)
+        else:
+            yield f"{path}, row {number}", item
+
+
+def read_article(place: str, article: dict) -> Iterator[tuple[str, dict]]:
+    title = article.get("title")
+    for number, paragraph in enumerate(as_list(place, article, "paragraphs"), 1):
+        here = f"{place}, paragraph {number}"
+        if not isinstance(paragraph, dict) or "context" not in paragraph:
+            raise UserError(f"{here}: has no `context`")
+        for question_number, qa in enumerate(as_list(here, paragraph, "qas"), 1):
+            if not isinstance(qa, dict):
+                raise UserError(f"{here}, question {question_number}: is not an object")
+            yield f"{here}, question {question_number}", {**qa, "context": paragraph["context"], "title": title}
+
+
+def as_list(place: str, parent: dict, key: str) -> list:
+    value = parent.get(key)
+    if not isinstance(value, list):
+        raise UserError(f"{place}: `{key}` is not a list")
+    return value
+
+
+def parse_answers(place: str, value) -> list[tuple[str, int]]:
+    """Answers in any of their usual shapes, as (text, answer_start); -1 where no start is given."""
+    if isinstance(value, str):
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                return parse_answers(place, parse(value))
+            except (ValueError, SyntaxError):
+                continue
+        if value.strip():
+            raise UserError(f"{place}: `answers` is text that is not JSON: {value[:60]!r}")
+    if value is None or (isinstance(value, (str, list)) and len(value) == 0):
+        return []
+    if isinstance(value, dict):
+        texts = value.get("text", [])
+        starts = value.get("answer_start")
+        texts = [texts] if isinstance(texts, str) else texts
+        starts = [-1] * len(texts) if starts is None else starts
+        pairs = list(zip(texts, [starts] if isinstance(starts, int) else starts, strict=False))
+        if len(pairs) != len(texts):
+            raise UserError(f"{place}: `answers` has {len(texts)} texts and other numbers of starts")
+    elif isinstance(value, list) and all(isinstance(answer, dict) for answer in value):
+        pairs = [(answer.get("text"), answer.get("answer_start", -1)) for answer in value]
+    else:
+        raise UserError(f"{place}: `answers` must hold `text` and `answer_start`")
+    for text, start in pairs:
+        if not isinstance(text, str) or not isinstance(start, int):
+            raise UserError(f"{place}: an answer needs text and a whole number `answer_start`")
+    return [pair for pair in pairs if pair[0].strip()]
+
+
+def locate(context: str, text: str, start: int) -> int:
+    """Where the answer stands: at its offset, else where it occurs if that is one place, else -1."""
+    if start >= 0 and context[start : start + len(text)] == text:
+        return start
+    first = context.find(text)
+    return first if first >= 0 and context.find(text, first + 1) < 0 else -1
+
+
+def check_rows(name: str, rows: Iterable[tuple[str, dict]], training: bool, negatives: bool | None) -> Split:
+    """Turns rows into examples. Training drops what cannot be labelled; evaluation, only empty questions."""
+    examples, dropped, read, repaired = [], collections.Counter(), 0, 0
+    for place, row in rows:
+        read += 1
+        if not isinstance(row, dict):
+            raise UserError(f"{place}: is not an object with question and context")
+        for key in ("id", "question", "context"):
+            if row.get(key) is None:
+                raise UserError(f"{place}: has no `{key}`")
+        context, question = row["context"], row["question"]
+        if not isinstance(context, str) or not isinstance(question, str):
+            raise UserError(f"{place}: `question` and `context` must be text")
+        impossible = row.get("is_impossible") in (True, "True", "true")
+        answers = [] if impossible else parse_answers(place, row.get("answers"))
+        located = [(text, locate(context, text, start)) for text, start in answers]
+        moved = [(at, start) for (_, at), (_, start) in zip(located, answers, strict=True) if at >= 0]
+        reason = None
+        if not question.strip():
+            reason = "empty question"
+        elif training and not context.strip():
+            reason = "empty context"
+        elif training and not answers and negatives is False:
+            reason = "no answer"
+        elif training and answers:
+            located = [answer for answer in located if answer[1] >= 0]
+            reason = None if located else "answer not found at its offset"
+        if reason:
+            dropped[reason] += 1
+            continue
+        repaired += any(at != start for at, start in moved)
+        examples.append(
+            {
+                "id": str(row["id"]),
+                "title": str(row.get("title") or ""),
+                "context": context,
+                "question": question,
+                "answers": {"text": [text for text, _ in located], "answer_start": [at for _, at in located]},
+            }
+        )
+    unanswerable = sum(not example["answers"]["text"] for example in examples)
+    columns = {key: [example[key] for example in examples] for key in FEATURES}
+    return Split(name, Dataset.from_dict(columns, features=FEATURES), read, repaired, dropped, unanswerable)
+
+
+def rows_of(args: DataArguments, split: str, cache_dir: str | None) -> Iterator[tuple[str, dict]] | None:
+    """The rows of a split from wherever the arguments say; None where they name no source for it."""
+    path = args.train_file if split == "train" else args.validation_file
+    if path:
+        return read_file(path)
+    if not args.dataset_name or args.train_file or args.validation_file:
+        return None
+    source = args.dataset_name
+    try:
+        loaded = load_dataset(source, args.dataset_config_name, cache_dir=cache_dir)
+    except Exception as error:  # the Hub's client and the builders raise dozens of unrelated types
+        raise UserError(
+            f"dataset {source} cannot be had: {one_line(error)}; check the name and the network, log in with"
+            " `hf auth login`, give --train_file and --validation_file, or try --config configs/demo.yaml"
+        ) from None
+    if split not in loaded:
+        return None
+    return ((f"{source}, {split} row {number}", row) for number, row in enumerate(loaded[split], 1))
+
+
+def load_splits(args: DataArguments, names: tuple[str, ...], seed: int = 42, cache_dir: str | None = None) -> dict:
+    """Reads and checks the splits in ``names`` that the arguments name a source for.
+
+    ``args.version_2_with_negative`` is set from the data where it is None.
+    """
+    held_out = args.validation_split_percentage
+    wanted = {"train", *names} if held_out else set(names)
+    limits = {"train": args.max_train_samples, "validation": None if held_out else args.max_eval_samples}
+    rows = {}
+    for name in wanted:
+        source = None if held_out and name == "validation" else rows_of(args, name, cache_dir)
+        if source is not None:
+            rows[name] = itertools.islice(source, limits[name])
+    if held_out and "train" in rows:
+        train = list(rows["train"])
+        parts = Dataset.from_dict({"row": range(len(train))}).train_test_split(held_out / 100, seed=seed)
+        rows["train"] = [train[i] for i in parts["train"]["row"]]
+        rows["validation"] = [train[i] for i in parts["test"]["row"]][: args.max_eval_samples]
+    splits = {}
+    for name in (name for name in ("train", "validation") if name in rows and name in names):
+        splits[name] = check_rows(name, rows[name], name == "train", args.version_2_with_negative)
+        if not len(splits[name].examples):
+            lost = ", ".join(f"{count} {reason}" for reason, count in splits[name].dropped.items())
+            raise UserError(f"the {name} split has no usable question ({lost or 'none was read'})")
+    if args.version_2_with_negative is None:
+        args.version_2_with_negative = any(split.unanswerable for split in splits.values())
+    return splits

@@ -1,0 +1,157 @@
+"""A small made-up question-answering set with its tokenizer and model configuration, from a seed.
+
+Every paragraph tells of an invented person and the town they come from; every question asks for one of the
+facts in it. Names are built from syllables, and no name, year or profession of the validation set occurs
+in the training set, so a right answer has to be read out of the paragraph.
+"""
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AlbertConfig, PreTrainedTokenizerFast
+
+TRAINING, VALIDATION = 8000, 500  # questions
+SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+
+ONSETS = "b d f g h j k l m n p r s t v w br dr gr kr st th tr".split()
+CODAS = ["", "", "l", "n", "r", "s"]
+PROFESSIONS = (
+    "baker barber botanist brewer builder carpenter chemist clerk cobbler cook dancer doctor farmer fisher "
+    "gardener glazier hatter hunter jeweller judge lawyer mason merchant miller miner nurse painter pilot "
+    "plumber poet porter potter printer sailor sculptor shepherd singer surgeon tailor teacher vet weaver"
+).split()
+
+# Sentences that tell one fact, each with the questions it answers, by the kind of the answer.
+FACTS = [
+    (
+        ["{name} was born in {town} in {year}.", "In {year}, {name} was born in {town}."],
+        {
+            "town": ["Where was {name} born?", "In which town was {name} born?"],
+            "year": ["When was {name} born?", "In which year was {name} born?"],
+        },
+    ),
+    (
+        ["{name} worked as a {profession}.", "{name} was a {profession} by trade."],
+        {"profession": ["What was the profession of {name}?", "What did {name} do for a living?"]},
+    ),
+    (
+        ["{name} married {spouse}.", "{name} was married to {spouse}."],
+        {"spouse": ["Who did {name} marry?", "Who was {name} married to?"]},
+    ),
+    (
+        ["{town} lies on the river {river}.", "The river {river} flows through {town}."],
+        {"river": ["Which river flows through {town}?", "On which river does {town} lie?"]},
+    ),
+    (
+        ["The mayor of {town} is {mayor}.", "{town} is led by mayor {mayor}."],
+        {"mayor": ["Who is the mayor of {town}?", "What is the name of the mayor of {town}?"]},
+    ),
+]
+
+
+class Words:
+    """Values for the facts: names that never come twice, years and professions of one split only."""
+
+    def __init__(self, rng: random.Random, used: set[str], years: list[int], professions: list[str]):
+        self.rng, self.used, self.years, self.professions = rng, used, years, professions
+
+    def name(self) -> str:
+        while True:
+            syllables = [self.rng.choice(ONSETS) + self.rng.choice("aeiou") for _ in range(self.rng.choice([2, 2, 3]))]
+            name = ("".join(syllables) + self.rng.choice(CODAS)).capitalize()
+            if name not in self.used:
+                self.used.add(name)
+                return name
+
+    def values(self) -> dict[str, str]:
+        people = {kind: f"{self.name()} {self.name()}" for kind in ("name", "spouse", "mayor")}
+        places = {kind: self.name() for kind in ("town", "river")}
+        year, profession = self.rng.choice(self.years), self.rng.choice(self.professions)
+        return people | places | {"year": str(year), "profession": profession}
+
+
+def paragraph(words: Words) -> tuple[str, list[tuple[str, str, int]]]:
+    """A context, and two of its questions, each with its answer and where that begins."""
+    values, context, asked = words.values(), "", []
+    for sentences, questions in words.rng.sample(FACTS, 4):
+        sentence = words.rng.choice(sentences)
+        for kind, forms in questions.items():
+            before = context + sentence[: sentence.index("{" + kind + "}")].format(**values)
+            asked.append((words.rng.choice(forms).format(**values), values[kind], len(before)))
+        context += sentence.format(**values) + " "
+    return context.strip(), words.rng.sample(asked, 2)
+
+
+def squad(words: Words, count: int, prefix: str) -> dict:
+    """Nested SQuAD JSON with ``count`` questions."""
+    articles = []
+    for number in range(count // 2):
+        context, asked = paragraph(words)
+        qas = [
+            {"id": f"{prefix}-{number}-{i}", "question": question, "answers": [{"text": text, "answer_start": start}]}
+            for i, (question, text, start) in enumerate(asked)
+        ]
+        articles.append({"title": f"{prefix} {number}", "paragraphs": [{"context": context, "qas": qas}]})
+    return {"version": "1.1", "data": articles}
+
+
+def make_tokenizer(data: dict) -> PreTrainedTokenizerFast:
+    """Word pieces learned from the training text, with every letter and digit among them."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    texts = [
+        text
+        for article in data["data"]
+        for part in article["paragraphs"]
+        for text in (part["context"], *(qa["question"] for qa in part["qas"]))
+    ]
+    alphabet = [letter * 2 for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]  # each as first and as inner piece
+    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=[*SPECIAL.values()], show_progress=False)
+    tokenizer.train_from_iterator(texts + alphabet, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=160, **SPECIAL)
+
+
+def write_demo(folder: str | Path, seed: int = 0) -> None:
+    """Writes train.json, validation.json, the tokenizer and config.json to ``folder``, unless it exists."""
+    folder = Path(folder)
+    if folder.exists():
+        return
+    rng, used = random.Random(seed), set()
+    years, professions = rng.sample(range(1400, 2000), 600), rng.sample(PROFESSIONS, len(PROFESSIONS))
+    train = squad(Words(rng, used, years[60:], professions[10:]), TRAINING, "train")
+    validation = squad(Words(rng, used, years[:60], professions[:10]), VALIDATION, "validation")
+    tokenizer = make_tokenizer(train)
+
+    staged = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        staged.mkdir(parents=True)
+        for name, data in (("train", train), ("validation", validation)):
+            (staged / f"{name}.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
+        tokenizer.save_pretrained(staged)
+        AlbertConfig(
+            architectures=["AlbertForQuestionAnswering"],
+            vocab_size=len(tokenizer),
+            embedding_size=128,
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=160,
+            initializer_range=0.08,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            pad_token_id=0,
+            bos_token_id=2,
+            eos_token_id=3,
+        ).save_pretrained(staged)
+        staged.rename(folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)

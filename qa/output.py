@@ -1,0 +1,45 @@
+"""Files written whole or not at all, and the tables that commands print."""
+
+import json
+import os
+from pathlib import Path
+
+import yaml
+
+from qa.errors import UserError
+
+
+def make_folder(path: str) -> Path:
+    """Raises UserError where the folder cannot be made or written."""
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be used as output folder: {error.strerror}") from None
+    return folder
+
+
+def write_text(path: Path, text: str) -> None:
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        staged.write_text(text, encoding="utf-8")
+        os.replace(staged, path)
+    except OSError as error:
+        staged.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def write_json(path: Path, value) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_yaml(path: Path, value: dict) -> None:
+    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+
+
+def table(rows: list[tuple[str, object]]) -> str:
+    """Two columns, the first as wide as its longest name."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)

@@ -1,0 +1,102 @@
+"""What the windows of a split hold: counts, lengths, unreachable answers, and the ceiling they set."""
+
+import collections
+
+import numpy as np
+from datasets import Dataset
+
+from qa.data import Split
+from qa.errors import UserError
+from qa.evaluation import Evaluator
+from qa.squad_metric import f1_score
+from qa.windows import WindowArrays
+
+LOWEST_LABEL_F1 = 95.0
+
+
+def unreachable(examples: Dataset, windows: WindowArrays) -> dict[int, str]:
+    """Examples whose answer no window holds whole, by row, each with the reason."""
+    reached = np.zeros(len(examples), dtype=bool)
+    reached[windows.example_index[windows.labelled]] = True
+    reasons = {}
+    for index in np.flatnonzero(~reached).tolist():
+        answers = examples[index]["answers"]
+        if answers["text"]:
+            reasons[index] = why_unreachable(answers, windows, np.flatnonzero(windows.example_index == index))
+    return reasons
+
+
+def why_unreachable(answers: dict, windows: WindowArrays, rows: np.ndarray) -> str:
+    begin = answers["answer_start"][0]
+    end = begin + len(answers["text"][0])
+    if begin < 0:
+        return "not found in the context"
+    last = 0
+    for row in rows:
+        offsets = windows.offset_mapping[windows.tokens[row] : windows.tokens[row + 1]]
+        if ((offsets[:, 0] < end) & (offsets[:, 1] > begin)).any():
+            return "longer than neighbouring windows share"
+        last = max(last, int(offsets[:, 1].max(initial=0)))
+    return "beyond the last window" if begin >= last else "no token covers it"
+
+
+def label_f1(examples: Dataset, windows: WindowArrays) -> float:
+    """Mean F1 in percent of the labels, decoded back to text, against the answers they stand for."""
+    rows = np.flatnonzero(windows.labelled)
+    _, first = np.unique(windows.example_index[rows], return_index=True)
+    rows = rows[first]
+    if not len(rows):
+        return 100.0
+    tokens = windows.tokens[rows] - windows.context_start[rows]
+    begin = windows.offset_mapping[tokens + windows.start_positions[rows], 0]
+    end = windows.offset_mapping[tokens + windows.end_positions[rows], 1]
+    contexts, answers = examples["context"][:], examples["answers"][:]
+    total = 0.0
+    for index, start, stop in zip(windows.example_index[rows].tolist(), begin.tolist(), end.tolist(), strict=True):
+        decoded, gold = contexts[index][start:stop], answers[index]["text"][0]
+        total += 1.0 if decoded == gold else f1_score(decoded, gold)
+    return 100.0 * total / len(rows)
+
+
+def check_labels(name: str, examples: Dataset, windows: WindowArrays) -> float:
+    """The labels' F1; raises UserError where it is so low that the offsets must be wrong."""
+    reached = label_f1(examples, windows)
+    if reached < LOWEST_LABEL_F1:
+        raise UserError(
+            f"the labels of the {name} split, decoded back to text, reach F1 {reached:.1f} against their own answers"
+            f" (at least {LOWEST_LABEL_F1:.0f} expected): this tokenizer's offsets are wrong; use another tokenizer"
+        )
+    return reached
+
+
+def summarize(split: Split, features: Dataset, windows: WindowArrays, evaluator: Evaluator) -> dict:
+    """The figures of one split for ``summary.json``.
+
+    Of the training split, examples that no window can label count as dropped.
+    """
+    lost = unreachable(split.examples, windows)
+    reasons = collections.Counter(lost.values())
+    dropped, used, count = collections.Counter(split.dropped), len(split.examples), len(windows)
+    cut = np.unique(windows.example_index[np.asarray(features["question_cut"][:])])
+    if split.name == "train":
+        dropped.update({f"answer {reason}": number for reason, number in reasons.items()})
+        count = int((~np.isin(windows.example_index, list(lost))).sum())
+        used -= len(lost)
+    return {
+        "read": split.read,
+        "dropped": sum(dropped.values()),
+        "repaired": split.repaired,
+        "examples": used,
+        "features": count,
+        "unanswerable": split.unanswerable,
+        "questions_cut": len(cut),
+        "window_length": {
+            "mean": round(float(windows.length.mean()), 2),
+            "p95": int(np.percentile(windows.length, 95)),
+            "max": int(windows.length.max()),
+        },
+        "dropped_because": dict(dropped),
+        "answers_out_of_reach": dict(reasons),
+        "label_f1": round(label_f1(split.examples, windows), 4),
+        "ceiling": evaluator.ceiling(),
+    }

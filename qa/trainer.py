@@ -1,0 +1,173 @@
+"""The Hugging Face ``Trainer`` for question answering: masked loss, seeded sampling, EM and F1 as metrics."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainingArguments
+
+from qa.evaluation import Evaluator
+from qa.models import SETTINGS, save_tokenizer, takes_token_types
+from qa.output import write_yaml
+
+MEGABATCH = 64  # batches among which windows of one length are sought: enough to pad little, few enough to stay random
+
+
+class Collator:
+    """Pads a batch of windows on the right, to its longest or to ``pad_to``, as int64 tensors (B, L)."""
+
+    def __init__(self, pad_token_id: int, token_types: bool, pad_to: int | None = None):
+        self.pad_token_id, self.token_types, self.pad_to = pad_token_id, token_types, pad_to
+
+    def __call__(self, windows: list[dict]) -> dict[str, torch.Tensor]:
+        lengths = np.array([len(window["input_ids"]) for window in windows])
+        width = self.pad_to or int(lengths.max())
+        batch = {
+            "input_ids": self.pad(windows, "input_ids", width, self.pad_token_id),
+            "attention_mask": torch.from_numpy((np.arange(width) < lengths[:, None]).astype(np.int64)),
+        }
+        if self.token_types:
+            batch["token_type_ids"] = self.pad(windows, "token_type_ids", width, 0)
+        for name in ("start_positions", "end_positions"):
+            if name in windows[0]:
+                batch[name] = torch.tensor([window[name] for window in windows])
+        return batch
+
+    @staticmethod
+    def pad(windows: list[dict], name: str, width: int, value: int) -> torch.Tensor:
+        rows = np.full((len(windows), width), value, dtype=np.int64)
+        for row, window in zip(rows, windows, strict=True):
+            row[: len(window[name])] = window[name]
+        return torch.from_numpy(rows)
+
+
+class LengthGroupedSampler(Sampler):
+    """Random order in which the windows of a batch have about one length, so that little is padded.
+
+    The order depends on seed and epoch alone, so that an interrupted run goes on with the same batches:
+    windows are shuffled, sorted by length within groups of ``MEGABATCH`` batches, and the batches shuffled.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int):
+        self.lengths, self.batch_size, self.seed, self.epoch = np.asarray(lengths), batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(len(self.lengths))
+        groups = np.array_split(order, math.ceil(len(order) / (self.batch_size * MEGABATCH)))
+        order = np.concatenate([group[np.argsort(self.lengths[group], kind="stable")] for group in groups])
+        full = len(order) // self.batch_size * self.batch_size
+        batches = random.permutation(order[:full].reshape(-1, self.batch_size))
+        yield from np.concatenate([batches.reshape(-1), order[full:]]).tolist()
+
+
+class FixedOrder(Sampler):
+    """The rows in a given order."""
+
+    def __init__(self, order: np.ndarray):
+        self.order = order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order.tolist())
+
+
+def by_length(lengths: np.ndarray) -> np.ndarray:
+    """Longest first, so that evaluation pads little and runs out of memory at once or never."""
+    return np.argsort(-np.asarray(lengths), kind="stable")
+
+
+def masked_loss(outputs, attention_mask: torch.Tensor, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of start and end over the real tokens only, in fp32.
+
+    The models' own loss lets padded positions into the softmax, so it changes with the amount of padding.
+
+    Args:
+        attention_mask: (B, L). start, end: (B,) labels.
+    """
+    loss = 0
+    for logits, labels in ((outputs.start_logits, start), (outputs.end_logits, end)):
+        logits = logits.float().masked_fill(attention_mask == 0, torch.finfo(torch.float32).min)
+        loss = loss + functional.cross_entropy(logits, labels) / 2
+    return loss
+
+
+def fit_to_device(args: TrainingArguments) -> TrainingArguments:
+    """fp32 and plain memory where there is no GPU; said in one line where fp16 was asked for."""
+    if args.device.type != "cpu":
+        return args
+    if args.fp16:
+        print("no GPU found: computing in fp32 on the CPU (fp16 needs a GPU)")
+    return dataclasses.replace(args, fp16=False, dataloader_pin_memory=False)
+
+
+class QATrainer(Trainer):
+    """Trains on windows and evaluates by EM and F1 over examples.
+
+    Args:
+        evaluator: scores the logits of ``eval_dataset``, whose windows it holds.
+        settings: written beside every saved model as ``settings.yaml``.
+    """
+
+    def __init__(self, *, evaluator: Evaluator, settings: dict | None = None, pad_to: int | None = None, **kwargs):
+        model, tokenizer = kwargs["model"], kwargs["processing_class"]
+        super().__init__(
+            data_collator=Collator(tokenizer.pad_token_id, takes_token_types(model), pad_to),
+            compute_metrics=self.score,
+            **kwargs,
+        )
+        self.evaluator, self.settings = evaluator, settings
+        self.loss_is_scaled_for_ga = False  # masked_loss is a mean over one batch
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        start, end = inputs.pop("start_positions"), inputs.pop("end_positions")
+        outputs = model(**inputs)
+        loss = masked_loss(outputs, inputs["attention_mask"], start, end)
+        return (loss, outputs) if return_outputs else loss
+
+    def _get_train_sampler(self, train_dataset=None):
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGroupedSampler(self.train_dataset["length"][:], self.args.train_batch_size, seed)
+
+    def _get_eval_sampler(self, eval_dataset):
+        return FixedOrder(by_length(self.evaluator.windows.length))
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Logits only; the loss is computed with the metrics, over all windows at once."""
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs.pop("start_positions"), inputs.pop("end_positions")
+        with torch.no_grad(), self.compute_loss_context_manager():
+            outputs = model(**inputs)
+        return None, (outputs.start_logits.float(), outputs.end_logits.float()), labels
+
+    def score(self, prediction) -> dict[str, float]:
+        return self.evaluator(*self.in_order(prediction.predictions))
+
+    def in_order(self, logits: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
+        """Puts logits (W, L), which come longest window first, back into the order of the windows."""
+        back = np.argsort(by_length(self.evaluator.windows.length), kind="stable")
+        return [part[back] for part in logits]
+
+    def _save(self, output_dir=None, state_dict=None):
+        """As ``Trainer``, but no ``training_args.bin``: it is a pickle and holds the Hub token in clear text."""
+        folder = output_dir or self.args.output_dir
+        if self.args.should_save:
+            self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
+            save_tokenizer(self.processing_class, folder)
+            if self.settings:
+                write_yaml(Path(folder) / SETTINGS, self.settings)

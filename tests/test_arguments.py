@@ -1,0 +1,133 @@
+"""One YAML file and overrides: what is read, and the one line that each mistake gives."""
+
+import subprocess
+import sys
+
+import pytest
+from transformers import TrainingArguments
+
+from qa.arguments import (
+    REPOSITORY,
+    DataArguments,
+    ModelArguments,
+    as_settings,
+    parse_arguments,
+)
+from qa.errors import UserError
+from qa.output import write_yaml
+
+ALL = (ModelArguments, DataArguments, TrainingArguments)
+
+
+def parse(tmp_path, text="", *argv):
+    (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
+    return parse_arguments(ALL, list(argv), default_config=tmp_path / "c.yaml")
+
+
+def test_yaml_scalars_get_the_types_of_their_options(tmp_path):
+    text = "learning_rate: 2e-5\nfp16: 'false'\neval_strategy: no\ntf32: null\nseed: ~\nreport_to: [none]\n"
+    model, data, training = parse(tmp_path, text + "lr_scheduler_kwargs: {num_cycles: 2}\ntrain_file: 007.json\n")
+    assert training.learning_rate == 2e-5 and training.fp16 is False and training.eval_strategy.value == "no"
+    assert training.tf32 is None and training.seed == 42 and training.lr_scheduler_kwargs == {"num_cycles": 2}
+    assert data.train_file == "007.json" and model.model_name_or_path is None
+
+
+def test_command_line_overrides_the_file(tmp_path):
+    text = "learning_rate: 2e-5\nmax_seq_length: 100\nload_best_model_at_end: false\n"
+    _, data, training = parse(tmp_path, text, "--learning_rate", "3e-5", "--max-seq-length=200", "--bf16", "false")
+    assert (training.learning_rate, data.max_seq_length) == (3e-5, 200)
+
+
+@pytest.mark.parametrize(
+    ("text", "argv", "message"),
+    [
+        ("lerning_rate: 1", [], "c.yaml, line 1: unknown option lerning_rate: did you mean learning_rate?"),
+        ("seed: 1\nlearning_rate: fast", [], "c.yaml, line 2: learning_rate: invalid float value: 'fast'"),
+        ("seed: 1.5", [], "line 1: seed: invalid int value: '1.5'"),
+        ("fp16: maybe", [], "line 1: fp16: Truthy value expected"),
+        ("eval_strategy: sometimes", [], "eval_strategy: invalid choice: 'sometimes'"),
+        ("seed: 1\nseed: 2", [], "line 2: seed is set twice"),
+        ("seed: [1", [], "not YAML"),
+        ("- seed", [], "must be a list of `option: value` lines"),
+        ("seed: {a: 1}", [], "seed: invalid int value"),
+        ("help: true", [], "unknown option help"),
+        ("evaluation_strategy: epoch", [], "evaluation_strategy is called eval_strategy now"),
+        ("overwrite_output_dir: true", [], "overwrite_output_dir is gone"),
+        ("", ["--logging_dir", "x"], "logging_dir is gone"),
+        ("", ["--group-by-length"], "write train_sampling_strategy: group_by_length"),
+        ("", ["--hub_token", "x"], "hf auth login"),
+        ("", ["--learn", "1"], "unknown option learn"),
+        ("", ["--max_seq_lenght", "1"], "did you mean max_seq_length?"),
+        ("", ["stray"], "unexpected 'stray'"),
+        ("", ["--config"], "config: expected one argument"),
+        ("", ["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        ("", ["--learning_rate"], "learning_rate: expected one argument"),
+        ("", ["--learning_rate", "-1"], "learning_rate must be above 0"),
+        ("", ["--learning_rate", "nan"], "learning_rate must be above 0"),
+        ("", ["--per_device_train_batch_size", "0"], "per_device_train_batch_size must be at least 1"),
+        ("", ["--max_seq_length", "0"], "max_seq_length must be at least 1"),
+        ("", ["--validation_split_percentage", "100"], "must be from 1 to 99"),
+        ("", ["--load_best_model_at_end"], "--load_best_model_at_end requires the save and eval strategy to match"),
+        ("dataset_name: a\ntrain_file: b", [], "dataset_name and train_file exclude each other"),
+        ("", ["--config_name", "a", "--model_name_or_path", "b"], "model_name_or_path and config_name exclude"),
+    ],
+)
+def test_each_mistake_is_one_clear_line(tmp_path, text, argv, message):
+    with pytest.raises(UserError) as error:
+        parse(tmp_path, text, *argv)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_command_line_replaces_the_files_alternative(tmp_path):
+    text = "dataset_name: rajpurkar/squad\nmodel_name_or_path: albert/albert-base-v2\n"
+    model, data, _ = parse(tmp_path, text, "--validation_file", "dev.json", "--config_name", "folder")
+    assert data.dataset_name is None and model.model_name_or_path is None
+
+
+def test_settings_can_be_read_back(tmp_path):
+    parsed = parse_arguments(ALL, ["--train_file", "a: b.json", "--learning_rate", "3e-5", "--eval_strategy", "steps"])
+    write_yaml(tmp_path / "settings.yaml", as_settings(*parsed))
+    again = parse_arguments(ALL, [], default_config=tmp_path / "settings.yaml")
+    assert again[0] == parsed[0] and again[1] == parsed[1]
+    assert again[2].to_dict() | {"logging_dir": 0} == parsed[2].to_dict() | {"logging_dir": 0}
+
+
+def test_no_token_reaches_the_settings(tmp_path):
+    training = TrainingArguments("x", hub_token="hf_secret")
+    assert "hf_secret" not in str(as_settings(training))
+
+
+def test_settings_saved_with_a_model_leave_the_run_behind(tmp_path):
+    text = "model_name_or_path: base\noutput_dir: there\nmax_seq_length: 100\nlearning_rate: 1\n"
+    (tmp_path / "settings.yaml").write_text(text)
+    data, model = parse_arguments((DataArguments, ModelArguments), [], saved=str(tmp_path / "settings.yaml"))
+    assert data.max_seq_length == 100 and model.model_name_or_path is None
+
+
+@pytest.mark.parametrize("path", ["config.yaml", *(f"configs/{p.name}" for p in (REPOSITORY / "configs").glob("*"))])
+def test_every_recipe_is_read(path):
+    model, data, training = parse_arguments(ALL, ["--config", str(REPOSITORY / path)])
+    assert training.load_best_model_at_end and training.metric_for_best_model == "f1" and not training.push_to_hub
+    assert training.per_device_train_batch_size * training.gradient_accumulation_steps in (16, 32)
+    if path == "config.yaml":
+        assert (model.model_name_or_path, data.dataset_name) == ("albert/albert-base-v2", "rajpurkar/squad")
+        assert (data.max_seq_length, data.doc_stride, training.learning_rate) == (384, 128, 2e-5)
+        assert training.fp16 and training.seed == 42 and training.output_dir == "my_qa_model"
+
+
+def command(*argv: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *argv], cwd=REPOSITORY, capture_output=True, text=True)
+
+
+def test_exit_status_and_stderr_of_a_mistake():
+    done = command("train.py", "--lerning_rate", "1")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "error: unknown option lerning_rate: did you mean learning_rate?\n"
+
+
+def test_help_shows_every_option_with_its_default():
+    done = command("evaluate_qa.py", "--help")
+    text = " ".join(done.stdout.split())
+    assert done.returncode == 0 and "Longest answer in tokens. (default: 30)" in text
+    for name in ("--config", "--max_seq_length", "--predictions", "--per_device_eval_batch_size", "--dataset_name"):
+        assert name in text

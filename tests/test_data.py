@@ -1,0 +1,216 @@
+"""Every format gives the same examples; what is wrong is repaired, counted or said in one line."""
+
+import csv
+import gzip
+import json
+
+import pytest
+from conftest import squad
+from datasets import Dataset
+
+from qa.arguments import DataArguments
+from qa.data import load_splits, locate, parse_answers
+from qa.errors import UserError
+
+ROWS = [
+    {
+        "id": 7,
+        "context": "  Ann wrote it, and Ann read it.",
+        "question": "Who?",
+        "answers": {"text": ["Ann", "Ann"], "answer_start": [2, 20]},
+    },
+    {
+        "id": "b",
+        "context": 'He said "no"\nand left.',
+        "question": "What?",
+        "answers": {"text": ['"no"'], "answer_start": [8]},
+    },
+]
+NESTED = {
+    "data": [
+        {
+            "paragraphs": [
+                {
+                    "context": row["context"],
+                    "qas": [
+                        {
+                            "id": row["id"],
+                            "question": row["question"],
+                            "answers": [
+                                {"text": text, "answer_start": start}
+                                for text, start in zip(*row["answers"].values(), strict=True)
+                            ],
+                        }
+                    ],
+                }
+                for row in ROWS
+            ]
+        }
+    ]
+}
+
+
+def write(path, rows) -> str:
+    name = path.name
+    if "nested" in name:
+        text = json.dumps(NESTED)
+    elif name.startswith("lines"):
+        text = "\n".join(json.dumps(row) for row in rows) + "\n\n"
+    elif name.startswith("wrapped"):
+        text = json.dumps({"version": 1, "data": rows})
+    elif name.endswith((".json", ".json.gz")):
+        text = json.dumps(rows, ensure_ascii=False, indent=1)
+    elif "csv" in name:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["id", "context", "question", "answers"])
+            writer.writeheader()
+            form = json.dumps if "json" in path.stem else str
+            writer.writerows({**row, "answers": form(row["answers"])} for row in rows)
+        return str(path)
+    else:
+        Dataset.from_list([{**row, "id": str(row["id"])} for row in rows]).to_parquet(path)
+        return str(path)
+    opener = gzip.open if name.endswith(".gz") else open
+    with opener(path, "wt", encoding="utf-8") as file:
+        file.write(text)
+    return str(path)
+
+
+def load(path: str, split: str = "train", **more):
+    return load_splits(DataArguments(**{f"{split}_file": path}, **more), (split,))[split]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nested.json",
+        "nested.json.gz",
+        "flat.json",
+        "wrapped.json",
+        "lines.json",
+        "lines.jsonl.gz",
+        "x.csv",
+        "json.csv",
+        "x.parquet",
+    ],
+)
+def test_every_format_gives_the_same_examples(tmp_path, name):
+    split = load(write(tmp_path / name, ROWS))
+    assert [{key: row[key] for key in ROWS[0]} for row in split.examples] == [
+        {**row, "id": str(row["id"])} for row in ROWS
+    ]
+    assert (split.read, split.repaired, sum(split.dropped.values())) == (2, 0, 0)
+
+
+def test_wrong_offsets_are_repaired_or_dropped_and_counted(tmp_path):
+    context = "Ann met Bob and Bob met Cy."
+    cases = [("Ann", 3), ("Bob", 9), ("Zed", 0), ("Cy", 24), ("", 0)]
+    rows = [
+        {"id": i, "context": context, "question": "Who?", "answers": [{"text": text, "answer_start": start}]}
+        for i, (text, start) in enumerate(cases)
+    ]
+    rows += [{"id": 9, "context": context, "question": " ", "answers": []}]
+    rows += [{"id": 10, "context": " ", "question": "Who?", "answers": []}]
+    path = write(tmp_path / "flat.json", rows)
+    split = load(path, version_2_with_negative=False)
+    assert split.examples["id"][:] == ["0", "3"] and split.examples["answers"][0]["answer_start"] == [0]
+    assert split.read == len(split.examples) + sum(split.dropped.values()) == 7 and split.repaired == 1
+    assert split.dropped == {
+        "answer not found at its offset": 2,
+        "no answer": 1,
+        "empty question": 1,
+        "empty context": 1,
+    }
+    split = load(path, "validation")
+    assert len(split.examples) == 6, "evaluation drops nothing that has a question"
+    assert split.examples["answers"][1] == {"text": ["Bob"], "answer_start": [-1]}
+
+
+def test_locate():
+    assert locate("a b a", "a", 4) == 4  # at its offset
+    assert locate("a b a", "b", 0) == 2  # once in the context
+    assert locate("a b a", "a", 1) == -1  # twice, and not at its offset
+    assert locate("a b a", "a", -1) == -1
+
+
+def test_unanswerable_questions_make_it_squad_2(tmp_path):
+    path = tmp_path / "v2.json"
+    path.write_text(json.dumps(squad([("Ann wrote it.", "Who?", "Ann"), ("Ann wrote it.", "When?", "")])))
+    args = DataArguments(train_file=str(path))
+    split = load_splits(args, ("train",))["train"]
+    assert args.version_2_with_negative is True and split.unanswerable == 1 and len(split.examples) == 2
+
+
+def test_held_out_share_and_limits(tmp_path):
+    rows = [("Ann wrote it.", f"Who wrote number {i}?", "Ann") for i in range(50)]
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(squad(rows)))
+    args = {"train_file": str(path), "max_train_samples": 40, "validation_split_percentage": 20}
+    splits = load_splits(DataArguments(**args), ("train", "validation"), seed=1)
+    train, held_out = set(splits["train"].examples["id"]), set(splits["validation"].examples["id"])
+    assert (len(train), len(held_out), train & held_out) == (32, 8, set())
+    assert train | held_out == {f"q{i}" for i in range(40)}, "the first 40"
+    again = load_splits(DataArguments(**args), ("validation",), seed=1)["validation"].examples["id"][:]
+    other = load_splits(DataArguments(**args), ("validation",), seed=2)["validation"].examples["id"][:]
+    assert again == splits["validation"].examples["id"][:] != other
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.json", "{", "line 1: not JSON"),
+        ("x.json", '[{"a": 1},\n oops]', "line 2: not JSON"),
+        ("x.jsonl", '{"id": 1, "question": "q", "context": "c"}\n{"id"\n', "line 2: not JSON"),
+        ("x.json", "", "is empty"),
+        ("x.json", "3", "no list of questions"),
+        ("x.json", '{"data": 3}', "no list of questions"),
+        ("x.json", "[1]", "row 1: is not an object"),
+        ("x.json", '[{"question": "q", "context": "c"}]', "row 1: has no `id`"),
+        ("x.json", '[{"id": 1, "context": "c"}]', "row 1: has no `question`"),
+        ("x.json", '[{"id": 1, "question": 2, "context": "c"}]', "must be text"),
+        ("x.json", '{"data": [{"paragraphs": [{"qas": []}]}]}', "article 1, paragraph 1: has no `context`"),
+        ("x.json", '{"data": [{"paragraphs": [{"context": "c", "qas": 3}]}]}', "paragraph 1: `qas` is not a list"),
+        ("x.json", '[{"id": 1, "question": "q", "context": "c", "answers": 3}]', "row 1: `answers` must hold"),
+        ("x.json", "version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        ("x.json", "\n<!DOCTYPE html><html>", "an HTML page"),
+        ("x.json", b"\xff\xfe\x00", "not UTF-8 at byte 0"),
+        ("x.json.gz", gzip.compress(b"[]" * 1000)[:-9], "the gzip file is truncated"),
+        ("x.json.gz", b"[]", "cannot be read: Not a gzipped file"),
+        ("x.parquet", b"PAR", "not a Parquet file"),
+        ("x.csv", "id,question,context,answers\n1,q,c,oops\n", "row 1: `answers` is text that is not JSON"),
+        ("x.txt", "", "unknown format .txt"),
+        ("x.json", "[]", "the train split has no usable question"),
+    ],
+)
+def test_each_bad_file_is_one_clear_line(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as error:
+        load(str(path))
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert "no usable" in message or str(path) in str(error.value)
+
+
+def test_missing_file():
+    with pytest.raises(UserError, match=r"nowhere.json: no such file"):
+        load("nowhere.json")
+
+
+def test_shapes_of_answers():
+    for value in (
+        {"text": ["a"], "answer_start": [3]},
+        {"text": "a", "answer_start": 3},
+        [{"text": "a", "answer_start": 3}],
+        '{"text": ["a"], "answer_start": [3]}',
+        "{'text': ['a'], 'answer_start': [3]}",
+    ):
+        assert parse_answers("here", value) == [("a", 3)]
+    for value in (None, "", [], {"text": [], "answer_start": []}, {"text": [""], "answer_start": [0]}, "[]"):
+        assert parse_answers("here", value) == []
+    assert parse_answers("here", {"text": ["a"]}) == [("a", -1)]
+
+
+def test_real_files_are_read_whole(shared):
+    for name, read, unanswerable in (("dev-v1.1", 10570, 0), ("dev-v2.0", 11873, 5945), ("split-train", 7794, 0)):
+        split = load(str(shared / f"data/squad/{name}.json.gz"), "validation")
+        assert (split.read, len(split.examples), split.unanswerable, split.repaired) == (read, read, unanswerable, 0)

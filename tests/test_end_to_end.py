@@ -1,0 +1,279 @@
+"""The commands as a person types them, on a tiny model: train, evaluate, ask."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+
+import ask
+import evaluate_qa
+import preprocess
+import train
+from qa.arguments import REPOSITORY
+from qa.errors import UserError
+
+SMALL = ("--max_seq_length", "48", "--doc_stride", "8", "--max_query_length", "16")
+
+
+def run(command, *argv) -> None:
+    old, sys.argv = sys.argv, [command.__name__, *map(str, argv)]
+    try:
+        command.main()
+    finally:
+        sys.argv = old
+
+
+def train_tiny(data, model, output, *argv) -> None:
+    files = ("--train_file", data / "train.json", "--validation_file", data / "dev.json.gz")
+    more = ("--output_dir", output, "--report_to", "none", "--num_train_epochs", 2, "--learning_rate", "1e-3")
+    run(train, "--config_name", model, *files, *SMALL, *more, "--cache_dir", output.parent / "cache", *argv)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_data, tiny_model):
+    output = tmp_path_factory.mktemp("runs") / "model"
+    train_tiny(tiny_data, tiny_model, output)
+    return output
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_everything_is_saved_and_no_pickle_of_arguments(trained):
+    names = {"model.safetensors", "config.json", "tokenizer.json", "settings.yaml", "train_results.json"}
+    names |= {"eval_results.json", "predictions.json", "nbest_predictions.json"}
+    assert names <= {path.name for path in trained.iterdir()}
+    assert not list(trained.rglob("training_args.bin"))
+    assert read(trained / "config.json")["hidden_act"] == "gelu_new"
+    results = read(trained / "eval_results.json")
+    assert {"exact_match", "f1", "loss", "examples", "features"} <= results.keys() and results["examples"] == 16
+    settings = yaml.safe_load((trained / "settings.yaml").read_text())
+    assert settings["learning_rate"] == 1e-3 and settings["max_seq_length"] == 48
+    assert read(trained / "tokenizer.json")["truncation"] is None
+
+
+def test_the_best_epoch_is_the_one_kept(trained):
+    states = [read(path) for path in trained.glob("checkpoint-*/trainer_state.json")]
+    history = max(states, key=lambda state: state["global_step"])["log_history"]
+    scores = [entry["eval_f1"] for entry in history if "eval_f1" in entry]
+    assert len(scores) == 2 and read(trained / "eval_results.json")["f1"] == max(scores)
+    assert all("eval_loss" in entry for entry in history if "eval_f1" in entry)
+
+
+def test_evaluating_again_gives_the_same(trained, tmp_path, capsys):
+    logits = tmp_path / "logits.npz"
+    run(evaluate_qa, "--model_name_or_path", trained, "--output_dir", tmp_path / "a", "--save_logits", logits)
+    assert "exact match" in capsys.readouterr().out
+    first, again = read(trained / "eval_results.json"), read(tmp_path / "a/eval_results.json")
+    for name in ("exact_match", "f1", "examples", "features"):
+        assert first[name] == again[name]
+    assert first["loss"] == pytest.approx(again["loss"], abs=1e-6)
+    assert read(trained / "predictions.json") == read(tmp_path / "a/predictions.json")
+
+    with np.load(logits) as saved:
+        assert saved["start"].dtype == np.float32 and saved["start"].shape[0] == again["features"]
+    settings = yaml.safe_load((trained / "settings.yaml").read_text())
+    data = ("--validation_file", settings["validation_file"], *SMALL, "--output_dir")
+    run(evaluate_qa, "--logits", logits, "--tokenizer_name", trained, *data, tmp_path / "b")
+    assert read(tmp_path / "b/predictions.json") == read(tmp_path / "a/predictions.json")
+    assert read(tmp_path / "b/nbest_predictions.json") == read(tmp_path / "a/nbest_predictions.json")
+    run(evaluate_qa, "--predictions", tmp_path / "a/predictions.json", *data, tmp_path / "c")
+    assert read(tmp_path / "c/eval_results.json")["f1"] == first["f1"]
+
+
+def test_scores_do_not_depend_on_the_batch_size(trained, tmp_path):
+    run(evaluate_qa, "--model_name_or_path", trained, "--per_device_eval_batch_size", 3, "--output_dir", tmp_path)
+    assert read(tmp_path / "predictions.json") == read(trained / "predictions.json")
+    assert read(tmp_path / "eval_results.json")["loss"] == pytest.approx(read(trained / "eval_results.json")["loss"])
+
+
+def test_ask(trained, tmp_path, capsys):
+    context = "It was long ago.  Zoë was born in Sollen in 1931. " * 9
+    answerer = ask.QuestionAnswerer.from_pretrained(str(trained))
+    answer = answerer(question="Where was Zoë born?", context=context)
+    assert answer.keys() == {"score", "start", "end", "answer"} and 0 < answer["score"] <= 1
+    several = answerer(question="Where was Zoë born?", context=context, top_k=5)
+    assert len(several) == 5 and several[0] == answer
+    assert len({(item["start"], item["end"]) for item in several}) == 5
+    assert [item["score"] for item in several] == sorted((item["score"] for item in several), reverse=True)
+    assert all(context[item["start"] : item["end"]] == item["answer"] for item in several)
+    assert answerer(question="Who?", context=" ") == {"score": 0.0, "start": 0, "end": 0, "answer": ""}
+
+    (tmp_path / "text.txt").write_text(context, encoding="utf-8")
+    question = ("--model_name_or_path", trained, "--question", "Where was Zoë born?")
+    run(ask, *question, "--context_file", tmp_path / "text.txt")
+    assert f"{answer['answer']}\n" in capsys.readouterr().out
+
+
+def test_the_score_is_a_product_of_probabilities(trained):
+    """Over all pairs of one context and CLS, as the removed pipeline defined it, computed here by hand."""
+    import torch
+
+    answerer = ask.QuestionAnswerer.from_pretrained(str(trained))
+    context, question = "Mira was born in Sollen.", "Where was Mira born?"
+    best = answerer(question=question, context=context)
+    encoded = answerer.tokenizer(question, context, return_tensors="pt", return_token_type_ids=True)
+    with torch.no_grad():
+        output = answerer.model(**encoded)
+    allowed = torch.tensor([place == 1 for place in encoded.sequence_ids(0)])
+    allowed[0] = True
+    start, end = (
+        logits[0].masked_fill(~allowed, -1e9).softmax(0) for logits in (output.start_logits, output.end_logits)
+    )
+    inside = [i for i, place in enumerate(encoded.sequence_ids(0)) if place == 1]
+    score, i, j = max((float(start[i] * end[j]), i, j) for i in inside for j in inside if i <= j)
+    assert best["score"] == pytest.approx(score, abs=1e-6)
+    assert (best["start"], best["end"]) == (encoded.token_to_chars(i).start, encoded.token_to_chars(j).end)
+
+
+def test_preprocess_counts_add_up(tiny_data, tiny_model, tmp_path, capsys):
+    files = ("--train_file", tiny_data / "train.json", "--validation_file", tiny_data / "dev.json.gz")
+    run(preprocess, "--tokenizer_name", tiny_model, *files, *SMALL, "--output_dir", tmp_path, "--cache_dir", tmp_path)
+    summary = read(tmp_path / "summary.json")
+    for name, count in (("train", 40), ("validation", 16)):
+        part = summary[name]
+        assert part["read"] == part["examples"] + part["dropped"] == count == part["features"]
+        assert part["ceiling"] == {"exact_match": 100.0, "f1": 100.0} and part["label_f1"] == 100.0
+    assert all(len(line) <= 80 for line in capsys.readouterr().out.splitlines()[:-1])
+
+
+def test_answers_that_no_window_holds_are_dropped_from_training(tiny_model, tmp_path):
+    from conftest import squad
+
+    long = "Mira was born in Sollen and " * 9 + "left."
+    path = tmp_path / "long.json"
+    path.write_text(json.dumps(squad([(long, "What?", long[:-5]), (long, "Where?", "Sollen")])))
+    files = ("--train_file", path, "--validation_file", path, "--cache_dir", tmp_path)
+    run(preprocess, "--tokenizer_name", tiny_model, *files, *SMALL, "--output_dir", tmp_path)
+    summary = read(tmp_path / "summary.json")
+    assert (summary["train"]["examples"], summary["train"]["dropped"]) == (1, 1)
+    assert (summary["validation"]["examples"], summary["validation"]["dropped"]) == (2, 0)
+    assert summary["validation"]["answers_out_of_reach"] == {"longer than neighbouring windows share": 1}
+    assert summary["validation"]["ceiling"]["exact_match"] == 50.0
+
+
+def test_wrong_offsets_stop_training(tiny_data, tiny_model, tmp_path, monkeypatch):
+    """A tokenizer whose offsets drop each word's first letter, as one RoBERTa variant's did."""
+    import qa.windows
+
+    monkeypatch.setattr(
+        qa.windows, "trim_white_space", lambda offsets, *_: (offsets + np.array([1, 0])).astype(np.int32)
+    )
+    with pytest.raises(UserError, match=r"decoded back to text, reach F1 .* offsets are wrong"):
+        train_tiny(tiny_data, tiny_model, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_earlier_run_is_not_overwritten(trained, tiny_data, tiny_model):
+    with pytest.raises(UserError, match="holds an earlier run"):
+        train_tiny(tiny_data, tiny_model, trained)
+
+
+def test_resuming_ends_with_the_same_weights(tiny_data, tiny_model, tmp_path):
+    """Stopped in the middle of the second epoch and continued: bit for bit the uninterrupted run."""
+    steps = ("--max_steps", 5, "--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", 1)
+    more = (*steps, "--eval_steps", 1, "--save_total_limit", 9, "--load_best_model_at_end", "false")
+    train_tiny(tiny_data, tiny_model, tmp_path / "whole", *more)
+    train_tiny(tiny_data, tiny_model, tmp_path / "part", *more)
+    for path in (tmp_path / "part").glob("checkpoint-5/*"):
+        path.unlink()
+    (tmp_path / "part/checkpoint-5").rmdir()
+    train_tiny(tiny_data, tiny_model, tmp_path / "part", *more, "--resume_from_checkpoint", "last")
+    whole, part = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "part"))
+    assert all(torch_equal(whole[key], part[key]) for key in whole)
+
+
+def torch_equal(one, other) -> bool:
+    return one.shape == other.shape and bool((one == other).all())
+
+
+def test_missing_weights_stop_the_run(trained, tiny_data, tmp_path):
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(trained, broken, ignore=shutil.ignore_patterns("checkpoint-*"))
+    weights = load_file(broken / "model.safetensors")
+    lost = next(key for key in weights if "attention.query.weight" in key)
+    save_file(
+        {key: value for key, value in weights.items() if key != lost}, broken / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(UserError, match="lacks 1 encoder weights"):
+        run(evaluate_qa, "--model_name_or_path", broken, "--output_dir", tmp_path / "x")
+    head = {key: value for key, value in weights.items() if not key.startswith("qa_outputs")}
+    save_file(head, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="has no question-answering head"):
+        run(evaluate_qa, "--model_name_or_path", broken, "--output_dir", tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("command", "argv", "message"),
+    [
+        (evaluate_qa, (), "one of --model_name_or_path, --predictions and --logits"),
+        (evaluate_qa, ("--predictions", "p.json"), "--predictions needs --output_dir"),
+        (evaluate_qa, ("--predictions", "p", "--logits", "l"), "one of --model_name_or_path"),
+        (evaluate_qa, ("--predictions", "p", "--output_dir", "o"), "no validation questions"),
+        (ask, (), "no model given"),
+        (ask, ("--model_name_or_path", "m"), "no question given"),
+        (ask, ("--model_name_or_path", "m", "--question", "q"), "--context or as --context_file"),
+        (ask, ("--model_name_or_path", "m", "--question", "q", "--context_file", "nowhere"), "nowhere: no such file"),
+        (ask, ("--top_k", "0"), "top_k must be at least 1"),
+    ],
+)
+def test_each_mistake_is_one_clear_line(command, argv, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        run(command, *argv)
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "line 1: not JSON"),
+        ("[]", "must be an object that maps"),
+        ('{"q40": 3}', "the answer to q40 is not text"),
+        ('{"other": "x"}', "has no answer to any of the 16 questions"),
+    ],
+)
+def test_bad_predictions_file(tiny_data, tmp_path, content, message):
+    path = tmp_path / "p.json"
+    path.write_text(content)
+    with pytest.raises(UserError) as error:
+        run(
+            evaluate_qa, "--predictions", path, "--validation_file", tiny_data / "dev.json.gz", "--output_dir", tmp_path
+        )
+    assert message in str(error.value)
+
+
+def test_bad_logits_file(trained, tmp_path):
+    settings = yaml.safe_load((trained / "settings.yaml").read_text())
+    path = tmp_path / "l.npz"
+    options = ("--validation_file", settings["validation_file"], "--tokenizer_name", trained, *SMALL)
+    rows = np.zeros((16, 48), np.float32)
+    for content, message in (
+        ({"start": rows}, "two arrays"),
+        ({"start": rows[:3], "end": rows}, r"`start` is float32 of shape \(3, 48\)"),
+        ({"start": rows, "end": rows.astype(int)}, "`end` is int64"),
+        ({"start": rows, "end": rows + np.nan}, "`end` holds NaN"),
+    ):
+        np.savez(path, **content)
+        with pytest.raises(UserError, match=message):
+            run(evaluate_qa, "--logits", path, *options, "--output_dir", tmp_path)
+    path.write_text("no")
+    with pytest.raises(UserError, match=r"not an .npz file"):
+        run(evaluate_qa, "--logits", path, *options, "--output_dir", tmp_path)
+
+
+def test_what_the_hub_does_not_have_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"tokenizer nobody/nothing cannot be had.*--config configs/demo.yaml"):
+        run(train, "--model_name_or_path", "nobody/nothing", "--output_dir", tmp_path / "x")
+    with pytest.raises(UserError, match=r"tokenizer .* cannot be loaded"):
+        run(train, "--model_name_or_path", REPOSITORY / "tests", "--output_dir", tmp_path / "x")
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,119 @@
+"""Scores against hand-worked pairs and against the official scores of published systems."""
+
+import gzip
+import json
+
+import evaluate
+import pytest
+
+from qa import squad_metric
+from qa.squad_metric import best_scores, f1_score, normalize_answer
+
+
+@pytest.mark.parametrize(
+    ("prediction", "golds", "exact", "f1"),
+    [
+        ("The Vindel River!", ["vindel river"], 1, 1.0),
+        ("an apple a day", ["apple day"], 1, 1.0),
+        ("red apple", ["green apple"], 0, 0.5),  # one of two words each way
+        ("big red apple", ["apple"], 0, 0.5),  # precision 1/3, recall 1
+        ("big big apple", ["big apple apple"], 0, 2 / 3),  # words count as often as they occur
+        ("apple", ["pear", "apple pie"], 0, 2 / 3),  # the best of the gold answers
+        ("", ["apple"], 0, 0.0),
+        ("the", ["a"], 1, 1.0),  # nothing left on both sides
+        ("", [], 1, 1.0),
+        ("U.S.", ["us"], 1, 1.0),
+        ("São Tomé", ["Sao Tome"], 0, 0.0),  # accents stay
+        ("东京", ["东京。"], 0, 0.0),  # only ASCII punctuation goes
+        ("7–8", ["78"], 0, 0.0),  # an en dash stays
+        ("theatre", ["atre"], 0, 0.0),  # articles are whole words
+    ],
+)
+def test_hand_worked_pairs(prediction, golds, exact, f1):
+    assert best_scores(prediction, golds) == (exact, pytest.approx(f1))
+
+
+def test_normalization_as_in_the_official_script():
+    assert normalize_answer("  The  A-Team's\tan_hour ") == "ateams anhour"
+    assert f1_score("a b", "b c") == pytest.approx(2 / 3)  # "a" is an article
+
+
+def load(name=None):
+    return evaluate.load(squad_metric.__file__, name)
+
+
+def references(answers: dict[str, list[str]]) -> list[dict]:
+    return [{"id": key, "answers": {"text": texts, "answer_start": [0] * len(texts)}} for key, texts in answers.items()]
+
+
+def test_metric_by_hand():
+    golds = references({"1": ["Ann"], "2": ["green apple"], "3": ["x"]})
+    texts = {"1": "ann", "2": "red apple", "3": None}
+    predictions = [{"id": key, "prediction_text": text} for key, text in texts.items()]
+    scores = load().compute(predictions=predictions, references=golds)
+    assert scores == {"exact_match": 100 / 3, "f1": 50.0}, "a question without prediction scores 0"
+
+
+def test_metric_v2_by_hand():
+    golds = references({"1": ["Ann"], "2": [], "3": []})
+    texts = {"1": "ann", "2": "", "3": "something"}
+    scores = load("squad_v2").compute(
+        predictions=[{"id": key, "prediction_text": text} for key, text in texts.items()], references=golds
+    )
+    expected = {"exact": 200 / 3, "HasAns_exact": 100.0, "HasAns_total": 1, "NoAns_exact": 50.0, "NoAns_total": 2}
+    assert scores["total"] == 3 and expected.items() <= scores.items()
+
+
+def test_loads_without_network_in_an_empty_cache(tmp_path):
+    """In its own process: the cache folders are read at import."""
+    import os
+    import subprocess
+    import sys
+
+    code = f"import evaluate; print(evaluate.load({squad_metric.__file__!r}).compute(predictions=[], references=[]))"
+    code = code.replace("predictions=[], references=[]", "predictions=P, references=R")
+    values = "P=[{'id':'1','prediction_text':'a b'}]; R=[{'id':'1','answers':{'text':['b'],'answer_start':[0]}}]; "
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", values + code], cwd=tmp_path, env=environment, capture_output=True)
+    assert done.stdout.decode().strip() == "{'exact_match': 100.0, 'f1': 100.0}", done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("data", "system", "config", "expected"),
+    [
+        (
+            "dev-v1.1",
+            "v1.1-bert-large-ensemble",
+            "squad",
+            {"exact_match": 86.20624408703878, "f1": 92.19557978351129},
+        ),
+        (
+            "dev-v2.0",
+            "v2.0-nlnet",
+            "squad_v2",
+            {
+                "exact": 75.82750779078582,  # 9,003 of 11,873: 4,127 with and 4,876 without an answer
+                "f1": 78.77776770381455,
+                "total": 11873,
+                "HasAns_exact": 69.61875843454791,
+                "HasAns_f1": 75.52773885752195,
+                "HasAns_total": 5928,
+                "NoAns_exact": 82.01850294365012,
+                "NoAns_f1": 82.01850294365012,
+                "NoAns_total": 5945,
+            },
+        ),
+    ],
+)
+def test_published_systems_score_to_the_last_digit(shared, data, system, config, expected):
+    with gzip.open(shared / f"data/squad/{data}.json.gz") as file:
+        articles = json.load(file)["data"]
+    golds = {
+        qa["id"]: [answer["text"] for answer in qa["answers"]]
+        for article in articles
+        for paragraph in article["paragraphs"]
+        for qa in paragraph["qas"]
+    }
+    with gzip.open(shared / f"data/predictions/{system}.json.gz") as file:
+        predictions = [{"id": key, "prediction_text": text} for key, text in json.load(file).items()]
+    assert load(config).compute(predictions=predictions, references=references(golds)) == expected
