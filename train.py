@@ -111,7 +111,7 @@ def main() -> None:
     started = time.perf_counter()
     trained = trainer.train(resume_from_checkpoint=resume)
     seconds = time.perf_counter() - started
-    scores = plain_metrics(trainer.evaluate(), "eval")
+    scores = plain_metrics(trainer.final_metrics(), "eval")
 
     trainer.save_model()
     write_evaluation(output, scores, evaluator.last, len(splits["validation"].examples), len(windows["validation"]))

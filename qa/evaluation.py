@@ -8,6 +8,7 @@ from datasets import Dataset
 
 from qa import squad_metric
 from qa.arguments import DataArguments
+from qa.errors import UserError
 from qa.output import write_json
 from qa.spans import Answers, find_spans, null_scores, read_answers
 from qa.windows import WindowArrays
@@ -66,7 +67,16 @@ class Evaluator:
         return official_scores(predictions, self.references, bool(self.args.version_2_with_negative))
 
     def __call__(self, start_logits: np.ndarray, end_logits: np.ndarray) -> dict[str, float]:
-        """Scores, and the loss per window, of one pass over all windows."""
+        """Scores, and the loss per window, of one pass over all windows.
+
+        Raises:
+            UserError: logits that are not numbers, which a model that has diverged gives.
+        """
+        if np.isnan(start_logits).any() or np.isnan(end_logits).any():
+            raise UserError(
+                "the model has diverged: its logits are not numbers. Train again with a lower learning_rate, with"
+                " warmup_steps: 0.1, or in fp32; earlier checkpoints are untouched"
+            )
         self.last = self.answer(start_logits, end_logits)
         metrics = self.score(self.last.predictions)
         return metrics | {"loss": window_loss(start_logits, end_logits, self.windows)}

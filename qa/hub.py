@@ -7,12 +7,11 @@ from transformers import TrainingArguments
 
 from qa.errors import UserError, one_line
 
-# Never optimizer states, logs or checkpoints: they hold paths, and are of no use to others.
+# Never settings, optimizer states, logs or checkpoints: they hold paths, and are of no use to others.
 SENT = (
     "*.safetensors",
     "*.safetensors.index.json",
     "config.json",
-    "settings.yaml",
     "tokenizer*",
     "special_tokens_map.json",
     "vocab*",

@@ -131,6 +131,20 @@ class QATrainer(Trainer):
         )
         self.evaluator, self.settings = evaluator, settings
         self.loss_is_scaled_for_ga = False  # masked_loss is a mean over one batch
+        self.evaluated: tuple[int, dict[str, float]] | None = None  # step and metrics of the last evaluation
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        metrics = super().evaluate(*args, **kwargs)
+        self.evaluated = self.state.global_step, metrics
+        return metrics
+
+    def final_metrics(self) -> dict[str, float]:
+        """The metrics of the model that training kept: the last evaluation's, or where another is kept, anew."""
+        last = self.state.global_step
+        kept = self.state.best_global_step if self.args.load_best_model_at_end else last
+        if self.evaluated and self.evaluated[0] == last == kept:
+            return self.evaluated[1]
+        return self.evaluate()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         start, end = inputs.pop("start_positions"), inputs.pop("end_positions")

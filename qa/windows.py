@@ -8,6 +8,7 @@ that share a character with the answer, or the CLS token twice where the answer 
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -246,8 +247,8 @@ def make_windows(
     start, end = label(flat, tokens, np.array(first_answer)[sample], np.array(context_start), cls_index)
     ends = np.concatenate([[0], np.cumsum(length)]).astype(np.int32)
 
-    def ragged(parts, dtype) -> pa.ListArray:
-        return pa.ListArray.from_arrays(ends, np.fromiter((x for part in parts for x in part), dtype, int(ends[-1])))
+    def ragged(parts: Iterable[list[int]], dtype: type) -> pa.ListArray:
+        return pa.ListArray.from_arrays(ends, np.concatenate([np.array(part, dtype) for part in parts]))
 
     return pa.table(
         {

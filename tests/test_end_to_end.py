@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -192,9 +193,17 @@ def torch_equal(one, other) -> bool:
     return one.shape == other.shape and bool((one == other).all())
 
 
-def test_missing_weights_stop_the_run(trained, tiny_data, tmp_path):
-    import shutil
+def test_a_model_that_has_diverged_is_called_that(trained, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(trained, broken, ignore=shutil.ignore_patterns("checkpoint-*"))
+    weights = load_file(broken / "model.safetensors")
+    weights["qa_outputs.bias"] += float("nan")
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="the model has diverged"):
+        run(evaluate_qa, "--model_name_or_path", broken, "--output_dir", tmp_path / "x")
 
+
+def test_missing_weights_stop_the_run(trained, tiny_data, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(trained, broken, ignore=shutil.ignore_patterns("checkpoint-*"))
     weights = load_file(broken / "model.safetensors")

@@ -1,0 +1,81 @@
+"""The demo: what its generator promises, and (slow) the whole path as the README has it."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from transformers import AutoTokenizer
+
+from qa.arguments import REPOSITORY, DataArguments
+from qa.data import load_splits
+from qa.demo import write_demo
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "demo_data"
+    write_demo(folder)
+    return folder
+
+
+def test_same_seed_same_bytes(demo, tmp_path):
+    write_demo(tmp_path / "again")
+    write_demo(tmp_path / "other", seed=1)
+    for path in demo.iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+    assert (demo / "train.json").read_bytes() != (tmp_path / "other/train.json").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "other"], "nothing half written stays"
+
+
+def test_every_answer_stands_at_its_offset_and_the_splits_share_none(demo):
+    args = DataArguments(train_file=str(demo / "train.json"), validation_file=str(demo / "validation.json"))
+    splits = load_splits(args, ("train", "validation"))
+    names = {}
+    for name, split in splits.items():
+        assert split.repaired == 0 and not split.dropped
+        words = {word for context in split.examples["context"] for word in re.findall(r"[A-Z]\w+|\d+", context)}
+        names[name] = words | {answers["text"][0] for answers in split.examples["answers"]}
+    assert (splits["train"].read, splits["validation"].read) == (8000, 500)
+    assert names["train"] & names["validation"] == {"The", "In"}
+
+
+def test_names_are_unknown_to_the_tokenizer(demo):
+    tokenizer = AutoTokenizer.from_pretrained(demo)
+    text = "Mirel Tasko was born in Pordana in 1873."
+    encoded = tokenizer("Who?", text, return_offsets_mapping=True)
+    pieces = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
+    assert [text[b:e] for p, (b, e) in zip(pieces, encoded["offset_mapping"], strict=True) if p == "<unk>"] == [
+        "Mirel",
+        "Tasko",
+        "Pordana",
+        "1873",
+    ]
+
+
+def python(*argv, cwd) -> str:
+    done = subprocess.run([sys.executable, *map(str, argv)], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_whole_path(tmp_path):
+    printed = python(REPOSITORY / "train.py", "--config", REPOSITORY / "configs/demo.yaml", cwd=tmp_path)
+    results = json.loads((tmp_path / "demo_model/eval_results.json").read_text())
+    assert results["exact_match"] >= 90 and results["examples"] == 500
+    assert f"{results['exact_match']:.2f}" in printed and "ask.py --model_name_or_path demo_model" in printed
+    history = [json.loads(path.read_text())["log_history"] for path in tmp_path.glob("demo_model/*/trainer_state.json")]
+    losses = [entry["loss"] for entry in max(history, key=len) if "loss" in entry]
+    assert losses[-1] < 0.2 * losses[0], "the loss really falls"
+
+    context = "Pordana lies on the river Welu. Mirel was a baker by trade. The mayor of Pordana is Hedo."
+    for question, answer in (
+        ("Which river flows through Pordana?", "Welu"),
+        ("What did Mirel do for a living?", "baker"),
+        ("Who is the mayor of Pordana?", "Hedo"),
+    ):
+        asked = ("--question", question, "--context", context)
+        printed = python(REPOSITORY / "ask.py", "--model_name_or_path", "demo_model", *asked, cwd=tmp_path)
+        assert printed.splitlines()[0].split() == ["answer", answer]
