@@ -116,7 +116,7 @@ class QuestionAnswerer:
         windows = Dataset(table.cast(FEATURES.arrow_schema))
         arrays = WindowArrays.of(windows)
         start, end = (log_probabilities(part, arrays) for part in self.logits(windows, arrays, batch_size))
-        size = max(self.settings.n_best_size, top_k)
+        size = min(max(self.settings.n_best_size, top_k), 1000)
         spans = find_spans(start, end, arrays, 1, size, self.settings.max_answer_length)
         answers: dict[tuple[int, int], dict] = {}
         for begin, stop, score in zip(spans.start_char.tolist(), spans.end_char.tolist(), spans.score, strict=True):
@@ -145,7 +145,8 @@ def check_question(model_args: ModelArguments, ask: AskArguments) -> None:
     if (ask.context is None) == (ask.context_file is None):
         raise UserError("give the text as --context or as --context_file, one of them")
     if ask.context_file and not Path(ask.context_file).is_file():
-        raise UserError(f"{ask.context_file}: no such file")
+        what = "is a folder, not a file" if Path(ask.context_file).is_dir() else "no such file"
+        raise UserError(f"{ask.context_file}: {what}")
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import TrainingArguments
 
-from qa.arguments import DataArguments, ModelArguments, option, parse_arguments
+from qa.arguments import DataArguments, ModelArguments, TrainingOptions, option, parse_arguments
 from qa.data import load_splits, read_text
 from qa.errors import UserError, run_command
 from qa.evaluation import Evaluator, gold_answers, headline, official_scores, plain_metrics, write_evaluation
@@ -72,7 +72,7 @@ def read_logits(path: str, windows: WindowArrays) -> tuple[np.ndarray, np.ndarra
         raise UserError(f"{path}: no such file") from None
     except KeyError:
         raise UserError(f"{path}: must hold two arrays, `start` and `end`") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
         raise UserError(f"{path}: not an .npz file of numbers") from None
     width = int(windows.length.max())
     for name, array in (("start", start), ("end", end)):
@@ -81,8 +81,8 @@ def read_logits(path: str, windows: WindowArrays) -> tuple[np.ndarray, np.ndarra
                 f"{path}: `{name}` is {array.dtype} of shape {array.shape}; these data, tokenizer and lengths make"
                 f" {len(windows)} windows of up to {width} tokens"
             )
-        if np.isnan(array[np.arange(array.shape[1]) < windows.length[:, None]]).any():
-            raise UserError(f"{path}: `{name}` holds NaN: the model that wrote it has diverged")
+        if not np.isfinite(array[np.arange(array.shape[1]) < windows.length[:, None]]).all():
+            raise UserError(f"{path}: `{name}` holds NaN or infinity: the model that wrote it has diverged")
     return start.astype(np.float32, copy=False), end.astype(np.float32, copy=False)
 
 
@@ -110,8 +110,13 @@ def check_sources(model_args: ModelArguments, args: TrainingArguments, own: Eval
     sources = [name for name in ("predictions", "logits") if getattr(own, name)]
     if len(sources) == 2 or (not sources and not model_args.model_name_or_path):
         raise UserError("say what to evaluate, one of --model_name_or_path, --predictions and --logits")
-    if own.save_logits and sources:
-        raise UserError("save_logits goes with a model: there are no new logits to save")
+    if own.predictions and model_args.model_name_or_path:
+        raise UserError("--predictions are scored without a model: leave out --model_name_or_path")
+    if own.save_logits:
+        if sources:
+            raise UserError("save_logits goes with a model: there are no new logits to save")
+        if not own.save_logits.endswith(".npz") or not Path(own.save_logits).parent.is_dir():
+            raise UserError(f"save_logits {own.save_logits}: must be an .npz file in a folder that exists")
     if args.output_dir == TrainingArguments(None).output_dir:
         if sources:
             raise UserError(f"--{sources[0]} needs --output_dir, the folder for the results")
@@ -121,7 +126,7 @@ def check_sources(model_args: ModelArguments, args: TrainingArguments, own: Eval
 
 
 def main() -> None:
-    kinds = ModelArguments, DataArguments, TrainingArguments, EvaluationArguments
+    kinds = ModelArguments, DataArguments, TrainingOptions, EvaluationArguments
     model_args, _, args, own = parse_arguments(kinds, description=__doc__)
     check_sources(model_args, args, own)  # the command line's own mistakes first, then the model's settings
     saved = saved_settings(model_args)

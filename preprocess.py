@@ -5,9 +5,7 @@ Examples:
     python preprocess.py --tokenizer_name albert/albert-base-v2 --train_file my.json --output_dir checked
 """
 
-from transformers import TrainingArguments
-
-from qa.arguments import REPOSITORY, DataArguments, ModelArguments, parse_arguments
+from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, parse_arguments
 from qa.data import load_splits
 from qa.demo import write_demo
 from qa.errors import UserError, run_command
@@ -44,7 +42,7 @@ def rows(name: str, summary: dict) -> list[tuple[str, object]]:
 
 def main() -> None:
     model_args, data_args, args = parse_arguments(
-        (ModelArguments, DataArguments, TrainingArguments),
+        (ModelArguments, DataArguments, TrainingOptions),
         default_config=REPOSITORY / "config.yaml",
         description=__doc__,
     )

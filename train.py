@@ -2,11 +2,13 @@
 
 Examples:
     python train.py                                   # the recipe of config.yaml: ALBERT-base on SQuAD 1.1
-    python train.py --config configs/demo.yaml        # two minutes on a CPU, no network
+    python train.py --config configs/demo.yaml        # a minute on a CPU, no network
     python train.py --train_file my.json --validation_file my_dev.json --output_dir my_model
 """
 
+import collections
 import dataclasses
+import json
 import resource
 import sys
 import time
@@ -14,14 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from transformers import TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from qa import hub
-from qa.arguments import REPOSITORY, DataArguments, ModelArguments, as_settings, parse_arguments
-from qa.data import load_splits
+from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, as_settings, parse_arguments
+from qa.data import Split, load_splits
 from qa.demo import write_demo
-from qa.errors import UserError, run_command
+from qa.errors import UserError, one_line, run_command, say
 from qa.evaluation import Evaluator, headline, plain_metrics, write_evaluation
 from qa.models import check_fit, load_config, load_model, load_tokenizer, position_limit
 from qa.output import make_folder, table, write_json
@@ -33,20 +36,72 @@ from qa.windows import WindowArrays, WindowSettings, check_lengths, load_windows
 def checkpoint_to_resume(args: TrainingArguments) -> str | None:
     """The checkpoint to go on from; raises UserError where a new run would mix with an older one."""
     folder = Path(args.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{args.output_dir} is a file: give another --output_dir")
+    newest = get_last_checkpoint(args.output_dir) if folder.is_dir() else None
     asked = args.resume_from_checkpoint
-    if asked in ("true", "True", "last"):
-        asked = get_last_checkpoint(args.output_dir) if folder.is_dir() else None
-        if not asked:
+    if asked is None or asked.lower() in ("false", "no"):
+        if newest or (folder / "train_results.json").exists():
+            raise UserError(
+                f"{args.output_dir} holds an earlier run: give another --output_dir, delete it, or go on from its"
+                " last checkpoint with --resume_from_checkpoint last"
+            )
+        return None
+    if asked.lower() in ("true", "last"):
+        if not newest:
             raise UserError(f"{args.output_dir}: no checkpoint to resume from; leave out --resume_from_checkpoint")
-    elif asked:
-        if not (Path(asked) / "trainer_state.json").is_file():
-            raise UserError(f"{asked}: not a checkpoint to resume from (it has no trainer_state.json)")
-    elif folder.is_dir() and ((folder / "train_results.json").exists() or get_last_checkpoint(args.output_dir)):
-        raise UserError(
-            f"{args.output_dir} holds an earlier run: give another --output_dir, delete it, or go on from its last"
-            " checkpoint with --resume_from_checkpoint last"
-        )
+        results = folder / "train_results.json"
+        if results.is_file():
+            refuse_finished(folder, json.loads(results.read_text(encoding="utf-8")), args)
+        asked = newest
+    check_checkpoint(Path(asked), args)
     return asked
+
+
+def check_checkpoint(folder: Path, args: TrainingArguments) -> None:
+    """Raises UserError where a checkpoint is torn, or where nothing is left to train."""
+    advice = "resume from an older one with --resume_from_checkpoint FOLDER"
+    for name in ("trainer_state.json", "optimizer.pt", "scheduler.pt", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: not a whole checkpoint: it has no {name}; {advice}")
+    try:
+        state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        with safe_open(folder / "model.safetensors", "pt") as weights:
+            weights.keys()
+        torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a torn file makes the readers say
+        raise UserError(f"{folder}: the checkpoint cannot be read: {one_line(error)}; {advice}") from None
+    refuse_finished(folder, state, args)
+
+
+def refuse_finished(place: Path, progress: dict, args: TrainingArguments) -> None:
+    """Raises UserError where ``progress`` (``epoch``, ``global_step``) has come to the end of the run."""
+    done, wanted = progress["epoch"], args.num_train_epochs
+    if args.max_steps > 0:
+        done, wanted = progress["global_step"], args.max_steps
+    if done >= wanted:
+        raise UserError(f"{place}: this run is finished, nothing is left to train; raise num_train_epochs to go on")
+
+
+def check_metric(args: TrainingArguments, negatives: bool) -> None:
+    """A misspelled metric would be found after the first epoch only."""
+    known = ("f1", "exact", "loss") if negatives else ("f1", "exact_match", "loss")
+    metric = args.metric_for_best_model
+    if metric and metric.removeprefix("eval_") not in known:
+        raise UserError(f"metric_for_best_model {metric} is not computed: choose one of {', '.join(known)}")
+
+
+def describe(split: Split, windows: int, lost: dict[int, str]) -> str:
+    """What became of the questions of one split, in one line."""
+    reasons = split.dropped + collections.Counter(f"answer {reason}" for reason in lost.values())
+    parts = [f"{split.name}: {split.read:,} questions read, {sum(reasons.values()):,} dropped"]
+    if reasons:
+        parts[0] += f" ({', '.join(f'{count:,} {reason}' for reason, count in reasons.items())})"
+    if split.repaired:
+        parts.append(f"{split.repaired:,} repaired")
+    if split.unanswerable:
+        parts.append(f"{split.unanswerable:,} without an answer (scored as SQuAD 2.0)")
+    return ", ".join([*parts, f"{windows:,} windows"])
 
 
 def peak_memory() -> str:
@@ -62,9 +117,28 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
 
 
+def train(trainer: QATrainer, resume: str | None) -> TrainOutput:
+    """Trains; what stops it and can be mended becomes one line."""
+    args = trainer.args
+    try:
+        return trainer.train(resume_from_checkpoint=resume)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"out of GPU memory with {args.per_device_train_batch_size} windows at once: halve"
+            " --per_device_train_batch_size and double --gradient_accumulation_steps, which trains the same"
+        ) from None
+    except (ImportError, ValueError) as error:  # options that this model, or what is installed, does not allow
+        raise UserError(f"training cannot start: {one_line(error)}") from error
+    except KeyboardInterrupt:
+        newest = get_last_checkpoint(args.output_dir)
+        left = f"go on from {newest} with --resume_from_checkpoint last" if newest else "no checkpoint was saved yet"
+        say(f"interrupted: {left}")
+        sys.exit(130)
+
+
 def main() -> None:
     model_args, data_args, args = parse_arguments(
-        (ModelArguments, DataArguments, TrainingArguments),
+        (ModelArguments, DataArguments, TrainingOptions),
         default_config=REPOSITORY / "config.yaml",
         description=__doc__,
     )
@@ -87,35 +161,46 @@ def main() -> None:
         windows[name] = load_windows(split.examples, tokenizer, data_args, model_args.cache_dir, name)
         arrays[name] = WindowArrays.of(windows[name])
         check_labels(name, split.examples, arrays[name])
+    check_metric(args, bool(data_args.version_2_with_negative))
     lost = unreachable(splits["train"].examples, arrays["train"])
     if lost:
         windows["train"] = windows["train"].select(np.flatnonzero(~np.isin(arrays["train"].example_index, list(lost))))
+    if not len(windows["train"]):
+        raise UserError("no window holds any answer of the training split: raise max_seq_length")
     for name, split in splits.items():
-        gone = split.read - len(split.examples) + (len(lost) if name == "train" else 0)
-        print(f"{name}: {split.read:,} questions read, {gone:,} dropped, {len(windows[name]):,} windows")
+        print(describe(split, len(windows[name]), lost if name == "train" else {}))
 
     output = make_folder(args.output_dir)
     set_seed(args.seed)
     settings = as_settings(model_args, data_args, args)
+    for name in ("train_file", "validation_file"):
+        settings[name] = settings[name] and str(Path(settings[name]).expanduser().resolve())
     evaluator = Evaluator(splits["validation"].examples, arrays["validation"], data_args)
-    trainer = QATrainer(
-        model=load_model(model_args, config, training=True),
-        args=dataclasses.replace(args, push_to_hub=False),
-        train_dataset=windows["train"],
-        eval_dataset=windows["validation"],
-        processing_class=tokenizer,
-        evaluator=evaluator,
-        settings=settings,
-        pad_to=data_args.max_seq_length if data_args.pad_to_max_length else None,
-    )
+    model = load_model(model_args, config, training=True)
+    try:
+        trainer = QATrainer(
+            model=model,
+            args=dataclasses.replace(args, push_to_hub=False),
+            train_dataset=windows["train"],
+            eval_dataset=windows["validation"],
+            processing_class=tokenizer,
+            evaluator=evaluator,
+            settings=settings,
+            pad_to=data_args.max_seq_length if data_args.pad_to_max_length else None,
+        )
+    except (ImportError, ValueError, RuntimeError) as error:  # options that need what is not installed
+        raise UserError(f"training cannot start: {one_line(error)}") from error
     started = time.perf_counter()
-    trained = trainer.train(resume_from_checkpoint=resume)
+    trained = train(trainer, resume)
     seconds = time.perf_counter() - started
     scores = plain_metrics(trainer.final_metrics(), "eval")
 
     trainer.save_model()
+    if not trainer.is_world_process_zero():
+        return
     write_evaluation(output, scores, evaluator.last, len(splits["validation"].examples), len(windows["validation"]))
-    results = plain_metrics(trained.metrics, "train") | {"features": len(windows["train"])}
+    results = plain_metrics(trained.metrics, "train")
+    results |= {"global_step": trained.global_step, "features": len(windows["train"])}
     write_json(output / "train_results.json", results)
     rows = headline(scores)
     rows += [

@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import difflib
 import json
+import math
 import re
 import sys
 from collections.abc import Container, Iterable
@@ -35,6 +36,9 @@ RENAMED = {
     "do_lower_case": "belongs to the tokenizer: choose an uncased or a cased checkpoint",
     "test_file": "is called validation_file here",
     "max_length": "is called max_seq_length here",
+    "lr": "is called learning_rate",
+    "epochs": "is called num_train_epochs",
+    "batch_size": "is called per_device_train_batch_size",
     "use_auth_token": "is not needed: log in once with `hf auth login`",
     "hub_token": "is not needed, and a file is no place for it: log in once with `hf auth login`",
     "trust_remote_code": "is not supported: no code from a repository is ever run",
@@ -44,11 +48,27 @@ RENAMED = {
 # other side's value in the YAML file; given on one level, both together are an error.
 ALTERNATIVES = (
     (("dataset_name",), ("train_file", "validation_file")),
+    (("validation_file",), ("validation_split_percentage",)),
     (("model_name_or_path",), ("config_name",)),
 )
 
-# Of the settings saved with a model, those that say where the model itself came from and went to.
+# Of the settings saved with a model, those that say where the model itself came from and went to, and
+# those that hold for its data only, when other data are named.
 OF_THE_RUN = ("model_name_or_path", "config_name", "tokenizer_name", "model_revision", "cache_dir", "output_dir")
+OF_THE_DATA = ("max_train_samples", "max_eval_samples", "version_2_with_negative", "dataset_config_name")
+
+# Options of the Trainer that would be ignored here, or break the order of the windows in evaluation.
+UNSUPPORTED = (
+    "label_smoothing_factor",
+    "prediction_loss_only",
+    "batch_eval_metrics",
+    "eval_do_concat_batches",
+    "dataloader_drop_last",
+    "label_names",
+    "include_for_metrics",
+    "auto_find_batch_size",
+    "enable_jit_checkpoint",
+)
 
 
 def option(default, help: str):
@@ -107,12 +127,20 @@ class DataArguments:
     def __post_init__(self):
         for name in ("max_seq_length", "max_query_length", "n_best_size", "max_answer_length"):
             require(getattr(self, name) >= 1, name, "must be at least 1")
+        require(self.n_best_size <= 1000, "n_best_size", "must be at most 1000")
         require(self.doc_stride >= 0, "doc_stride", "must not be negative")
         for name in ("max_train_samples", "max_eval_samples", "preprocessing_num_workers"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, "must be at least 1")
         share = self.validation_split_percentage
         require(share is None or 1 <= share <= 99, "validation_split_percentage", "must be from 1 to 99")
+        require(math.isfinite(self.null_score_diff_threshold), "null_score_diff_threshold", "must be a finite number")
+
+
+class TrainingOptions(TrainingArguments):
+    """Every field of ``TrainingArguments``, in its own group of ``--help``."""
+
+    _argument_group_name = "training, evaluation and saving (TrainingArguments of transformers)"
 
 
 def require(condition: bool, name: str, rule: str) -> None:
@@ -120,12 +148,24 @@ def require(condition: bool, name: str, rule: str) -> None:
         raise UserError(f"{name} {rule}")
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Every option once, with the type of its value and its default; the description as it is written."""
+
+    def _format_action_invocation(self, action):
+        kind = getattr(action.type, "__name__", "value")
+        takes = "" if action.nargs == 0 else f" {'true|false' if kind == 'string_to_bool' else kind}"
+        if action.choices and action.nargs != 0:
+            takes = f" {{{','.join(str(choice) for choice in action.choices)}}}"
+        return action.option_strings[0] + takes
+
+
 class ArgumentParser(HfArgumentParser):
     """HfArgumentParser without abbreviations, whose errors are one line and not a page of usage."""
 
     def __init__(self, dataclass_types: Iterable[type], **kwargs):
-        super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
-        self.add_argument("--config", metavar="FILE", help="YAML file with any of these options")
+        kwargs |= {"allow_abbrev": False, "formatter_class": HelpFormatter, "usage": "%(prog)s [--option value ...]"}
+        super().__init__(dataclass_types, **kwargs)
+        self.add_argument("--config", type=str, help="YAML file with any of these options")
 
     def error(self, message: str):
         raise UserError(re.sub(r"^argument --(\w+)(/\S+)?: ", r"\1: ", message))
@@ -136,7 +176,9 @@ class ArgumentParser(HfArgumentParser):
 
     def unknown(self, name: str) -> str:
         """What to say of an option that does not exist."""
-        name = name.replace("-", "_")
+        written, name = name, name.replace("-", "_")
+        if written != name in self.names:
+            return f"unknown option {written}: write {name}"
         if name in RENAMED:
             return f"{name} {RENAMED[name]}"
         nearest = difflib.get_close_matches(name, sorted(self.names), n=1)
@@ -163,23 +205,28 @@ def read_config(path: str, parser: ArgumentParser, skip: Container[str] = ()) ->
     if root is None:
         return {}
     if not isinstance(root, yaml.MappingNode):
-        raise UserError(f"{path}: must be a list of `option: value` lines")
+        raise UserError(f"{path}: must hold lines of the form `option: value`")
 
     settings: dict[str, list[str]] = {}
     for key_node, value_node in root.value:
         place = f"{path}, line {key_node.start_mark.line + 1}"
         name = key_node.value
+        if not isinstance(name, str):
+            raise UserError(f"{place}: an option's name must be a word")
         if name in skip:
             continue
-        if not isinstance(name, str) or name not in parser.names or name in RENAMED:
-            raise UserError(f"{place}: {parser.unknown(str(name))}")
+        if name not in parser.names or name in RENAMED:
+            raise UserError(f"{place}: {parser.unknown(name)}")
         if name in settings:
             raise UserError(f"{place}: {name} is set twice")
         try:
             settings[name] = render(name, value_node)
-            parser.parse_known_args(settings[name])
+            if parser.parse_known_args(settings[name])[1]:
+                raise UserError(f"{name} takes one value, not a list")
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise UserError(f"{place}: the value of {name} cannot be read") from None
     return {name: arguments for name, arguments in settings.items() if arguments}
 
 
@@ -240,10 +287,13 @@ def parse_arguments(
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = ArgumentParser(dataclass_types, description=description)
+    parser.set_defaults(config=default_config)
     path, skip = config_path(argv) or saved or default_config, set()
     if path == saved:
         others = {item.name for item in dataclasses.fields(TrainingArguments)} - parser.names
         skip = others | set(OF_THE_RUN)
+        if given(argv) & {"validation_file", "dataset_name"}:
+            skip |= set(OF_THE_DATA)
     for name in sorted(given(argv)):
         if name in RENAMED:
             raise UserError(parser.unknown(name))
@@ -255,7 +305,7 @@ def parse_arguments(
             return_remaining_strings=True,
             look_for_args_file=False,
         )
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UserError(one_line(error)) from None
     if rest:
         known = rest[0].startswith("--")
@@ -270,9 +320,16 @@ def check_training(args: TrainingArguments) -> None:
     """Values of the right type that make no sense, which ``TrainingArguments`` lets through."""
     positive = ("learning_rate", "num_train_epochs", "adam_epsilon")
     for name in positive:
-        require(0 < getattr(args, name) < float("inf"), name, f"must be above 0, not {getattr(args, name)}")
+        value = getattr(args, name)
+        require(0 < value < float("inf"), name, f"must be a finite number above 0, not {value}")
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         require(getattr(args, name) >= 1, name, f"must be at least 1, not {getattr(args, name)}")
+    for name in ("seed", "dataloader_num_workers"):
+        require(getattr(args, name) >= 0, name, "must not be negative")
+    require(bool(args.output_dir), "output_dir", "must not be empty")
+    default = TrainingArguments("").to_dict()
+    for name in UNSUPPORTED:
+        require(args.to_dict()[name] == default[name], name, "is not supported here: leave it out")
     require(0 <= args.weight_decay < float("inf"), "weight_decay", "must not be negative")
     for name in ("adam_beta1", "adam_beta2"):
         require(0 <= getattr(args, name) < 1, name, "must be at least 0 and below 1")

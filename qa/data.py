@@ -55,12 +55,13 @@ def read_file(path: str) -> Iterator[tuple[str, dict]]:
     Raises:
         UserError: no such file, an unknown format, or a file that is not what its name says.
     """
+    path = str(Path(path).expanduser())
     name = path.removesuffix(".gz")
     suffix = Path(name).suffix.lower()
     if suffix not in FORMATS:
         raise UserError(f"{path}: unknown format {suffix or 'without an ending'}; known: {', '.join(FORMATS)}")
     if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: {'is a folder, not a file' if Path(path).is_dir() else 'no such file'}")
     if suffix == ".parquet":
         try:
             for number, row in enumerate(pyarrow.parquet.read_table(path).to_pylist()):
@@ -100,7 +101,7 @@ def read_json(path: str, text: str) -> Iterator[tuple[str, dict]]:
     try:
         root = json.loads(text)
     except json.JSONDecodeError as whole:
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         try:
             rows = []
             for number, line in lines:
@@ -112,6 +113,8 @@ def read_json(path: str, text: str) -> Iterator[tuple[str, dict]]:
             raise UserError(f"{path}: is empty") from None
         yield from rows
         return
+    except RecursionError:
+        raise UserError(f"{path}: nested too deep to be SQuAD data") from None
     items = root.get("data", [root] if "question" in root else None) if isinstance(root, dict) else root
     if not isinstance(items, list):
         raise UserError(f"{path}: no list of questions: expected SQuAD's `data`, or a list of rows")
@@ -143,32 +146,63 @@ def as_list(place: str, parent: dict, key: str) -> list:
 
 def parse_answers(place: str, value) -> list[tuple[str, int]]:
     """Answers in any of their usual shapes, as (text, answer_start); -1 where no start is given."""
-    if isinstance(value, str):
+    if isinstance(value, str) and value.strip():
         for parse in (json.loads, ast.literal_eval):
             try:
                 return parse_answers(place, parse(value))
-            except (ValueError, SyntaxError):
+            except (ValueError, SyntaxError, RecursionError):
                 continue
-        if value.strip():
-            raise UserError(f"{place}: `answers` is text that is not JSON: {value[:60]!r}")
-    if value is None or (isinstance(value, (str, list)) and len(value) == 0):
+        raise UserError(
+            f"{place}: `answers` is text that is not JSON: {value[:60]!r}; write it as"
+            ' {"text": ["..."], "answer_start": [0]}'
+        )
+    if value is None or isinstance(value, str) or (isinstance(value, float) and value != value):
         return []
     if isinstance(value, dict):
-        texts = value.get("text", [])
-        starts = value.get("answer_start")
-        texts = [texts] if isinstance(texts, str) else texts
-        starts = [-1] * len(texts) if starts is None else starts
-        pairs = list(zip(texts, [starts] if isinstance(starts, int) else starts, strict=False))
-        if len(pairs) != len(texts):
-            raise UserError(f"{place}: `answers` has {len(texts)} texts and other numbers of starts")
+        texts, starts = value.get("text"), value.get("answer_start")
+        texts = texts if isinstance(texts, list) else [] if texts is None else [texts]
+        starts = starts if isinstance(starts, list) else [starts] * len(texts)
+        if len(texts) != len(starts):
+            raise UserError(f"{place}: `answers` has {len(texts)} texts and {len(starts)} starts")
+        pairs = list(zip(texts, starts, strict=True))
     elif isinstance(value, list) and all(isinstance(answer, dict) for answer in value):
-        pairs = [(answer.get("text"), answer.get("answer_start", -1)) for answer in value]
+        pairs = [(answer.get("text"), answer.get("answer_start")) for answer in value]
     else:
         raise UserError(f"{place}: `answers` must hold `text` and `answer_start`")
-    for text, start in pairs:
-        if not isinstance(text, str) or not isinstance(start, int):
-            raise UserError(f"{place}: an answer needs text and a whole number `answer_start`")
-    return [pair for pair in pairs if pair[0].strip()]
+    return [(text, whole_number(place, start)) for text, start in pairs if is_text(place, text)]
+
+
+def is_text(place: str, text) -> bool:
+    if not isinstance(text, str):
+        raise UserError(f"{place}: the text of an answer is {text!r}, which is not text")
+    return bool(text.strip())
+
+
+def whole_number(place: str, start) -> int:
+    if start is None:
+        return -1
+    if isinstance(start, bool) or not isinstance(start, (int, float)) or start != start or int(start) != start:
+        raise UserError(f"{place}: `answer_start` is {start!r}, which is not a whole number")
+    return int(start)
+
+
+def check_row(place: str, row) -> None:
+    """Raises UserError for a row that has not the shape of a question."""
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: is not an object with question and context")
+    for key in ("id", "question", "context"):
+        value = row.get(key)
+        if value is None or value != value or (key == "id" and not str(value).strip()):
+            raise UserError(f"{place}: has no `{key}`")
+    if "answers" not in row and not row.get("is_impossible"):
+        raise UserError(f"{place}: has no `answers`, only {', '.join(map(str, row))}")
+    for key in ("question", "context"):
+        if not isinstance(row[key], str):
+            raise UserError(f"{place}: `question` and `context` must be text")
+        try:
+            row[key].encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{place}: `{key}` has half a character at {error.start}; write it as UTF-8") from None
 
 
 def locate(context: str, text: str, start: int) -> int:
@@ -181,17 +215,15 @@ def locate(context: str, text: str, start: int) -> int:
 
 def check_rows(name: str, rows: Iterable[tuple[str, dict]], training: bool, negatives: bool | None) -> Split:
     """Turns rows into examples. Training drops what cannot be labelled; evaluation, only empty questions."""
-    examples, dropped, read, repaired = [], collections.Counter(), 0, 0
+    examples, dropped, read, repaired, seen = [], collections.Counter(), 0, 0, {}
     for place, row in rows:
         read += 1
-        if not isinstance(row, dict):
-            raise UserError(f"{place}: is not an object with question and context")
-        for key in ("id", "question", "context"):
-            if row.get(key) is None:
-                raise UserError(f"{place}: has no `{key}`")
+        check_row(place, row)
         context, question = row["context"], row["question"]
-        if not isinstance(context, str) or not isinstance(question, str):
-            raise UserError(f"{place}: `question` and `context` must be text")
+        if not training:
+            first = seen.setdefault(str(row["id"]), place)
+            if first != place:
+                raise UserError(f"{place}: its id {row['id']} is that of {first}: no prediction could tell them apart")
         impossible = row.get("is_impossible") in (True, "True", "true")
         answers = [] if impossible else parse_answers(place, row.get("answers"))
         located = [(text, locate(context, text, start)) for text, start in answers]
@@ -259,6 +291,8 @@ def load_splits(args: DataArguments, names: tuple[str, ...], seed: int = 42, cac
             rows[name] = itertools.islice(source, limits[name])
     if held_out and "train" in rows:
         train = list(rows["train"])
+        if not 0 < round(len(train) * held_out / 100) < len(train):
+            raise UserError(f"validation_split_percentage {held_out} of {len(train)} questions leaves a part empty")
         parts = Dataset.from_dict({"row": range(len(train))}).train_test_split(held_out / 100, seed=seed)
         rows["train"] = [train[i] for i in parts["train"]["row"]]
         rows["validation"] = [train[i] for i in parts["test"]["row"]][: args.max_eval_samples]
@@ -267,7 +301,10 @@ def load_splits(args: DataArguments, names: tuple[str, ...], seed: int = 42, cac
         splits[name] = check_rows(name, rows[name], name == "train", args.version_2_with_negative)
         if not len(splits[name].examples):
             lost = ", ".join(f"{count} {reason}" for reason, count in splits[name].dropped.items())
-            raise UserError(f"the {name} split has no usable question ({lost or 'none was read'})")
+            source = getattr(args, f"{name}_file") or args.train_file or args.dataset_name
+            raise UserError(f"{source}: no usable question for {name} ({lost or 'none was read'})")
+        if splits[name].unanswerable == len(splits[name].examples) and not args.version_2_with_negative:
+            raise UserError(f"no question of the {name} split has an answer: there is nothing to learn or to score")
     if args.version_2_with_negative is None:
         args.version_2_with_negative = any(split.unanswerable for split in splits.values())
     return splits

@@ -149,6 +149,10 @@ def write_demo(folder: str | Path, seed: int = 0) -> None:
             bos_token_id=2,
             eos_token_id=3,
         ).save_pretrained(staged)
-        staged.rename(folder)
+        try:
+            staged.rename(folder)
+        except OSError:
+            if not folder.exists():  # where it does, another process was first
+                raise
     finally:
         shutil.rmtree(staged, ignore_errors=True)

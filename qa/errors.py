@@ -3,15 +3,26 @@
 import sys
 from collections.abc import Callable
 
+from tqdm.auto import tqdm
+
 
 class UserError(Exception):
     """One line that says what is wrong, where, and what to do. Ends a command with exit status 2."""
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of another library's error that says something, without its decoration."""
+    """What another library's error says first, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines)[:300] if lines[0].endswith(":") else lines[0]
+
+
+def say(message: str) -> None:
+    """A line on stderr, after the progress bars, which would be drawn over it."""
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
+    print(message, file=sys.stderr)
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -19,10 +30,10 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        say("interrupted")
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()

@@ -24,6 +24,8 @@ transformers_logging.disable_progress_bar()  # of reading and writing weights; t
 
 def cannot_load(what: str, name: str, error: Exception) -> UserError:
     if Path(name).expanduser().is_dir():
+        if not (Path(name) / "config.json").is_file():
+            return UserError(f"{what} {name} cannot be loaded: the folder has no config.json, so it is not a model's")
         return UserError(f"{what} {name} cannot be loaded: {one_line(error)}")
     return UserError(
         f"{what} {name} cannot be had: {one_line(error)} Check the name (no such folder here) and the network,"
@@ -44,6 +46,8 @@ def load_tokenizer(args: ModelArguments) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, **hub_options(args))
     except Exception as error:  # the Hub's client, the parsers of a dozen formats
         raise cannot_load("tokenizer", name, error) from None
+    if len(tokenizer) - len(set(tokenizer.all_special_ids)) < 10:
+        raise UserError(f"tokenizer {name} has no vocabulary: its files are missing; give --tokenizer_name")
     if not tokenizer.is_fast:
         raise UserError(f"tokenizer {name} has no fast version, which gives the offsets that answers need")
     if tokenizer.pad_token_id is None:
@@ -58,9 +62,11 @@ def load_config(args: ModelArguments) -> PretrainedConfig:
     if not name:
         raise UserError("no model given: set model_name_or_path, or config_name for random weights")
     try:
-        return AutoConfig.from_pretrained(name, **hub_options(args))
+        config = AutoConfig.from_pretrained(name, **hub_options(args))
     except Exception as error:
         raise cannot_load("model", name, error) from None
+    config.num_labels = 2  # start and end; a checkpoint of another task may say otherwise
+    return config
 
 
 def load_model(args: ModelArguments, config: PretrainedConfig, training: bool) -> PreTrainedModel:
@@ -104,6 +110,10 @@ def load_model(args: ModelArguments, config: PretrainedConfig, training: bool) -
 
 
 def check_fit(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
+    if not getattr(config, "vocab_size", None):
+        raise UserError(
+            f"a {config.model_type} model does not read text: give an encoder such as albert/albert-base-v2"
+        )
     if len(tokenizer) > config.vocab_size:
         raise UserError(
             f"the tokenizer has {len(tokenizer)} pieces and the model knows {config.vocab_size}: they do not fit"

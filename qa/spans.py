@@ -17,7 +17,7 @@ from qa.windows import WindowArrays
 
 LARGEST = np.finfo(np.float32).max
 BELOW_ALL = 1 << 60  # more than the range of sort keys, which keep their column
-CHUNK = 1024  # windows searched at once; bounds the memory whatever the length of the documents
+CHUNK, PAIRS = 1024, 1 << 20  # windows, and pairs of tokens, searched at once: they bound the memory
 
 
 @dataclass
@@ -81,8 +81,9 @@ def search_windows(
     start_logits: np.ndarray, end_logits: np.ndarray, windows: WindowArrays, n_best_size: int, max_answer_length: int
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Yields, chunk by chunk, the best spans of each window: window, tokens, characters and logits, (K,) each."""
-    for begin in range(0, len(windows), CHUNK):
-        rows = slice(begin, min(begin + CHUNK, len(windows)))
+    chunk = max(1, min(CHUNK, PAIRS // n_best_size**2))
+    for begin in range(0, len(windows), chunk):
+        rows = slice(begin, min(begin + chunk, len(windows)))
         width = int(windows.length[rows].max())
         real = np.arange(width) < windows.length[rows, None]
         starts = np.where(real, start_logits[rows, :width], np.float32(-np.inf))

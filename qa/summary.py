@@ -9,7 +9,7 @@ from qa.data import Split
 from qa.errors import UserError
 from qa.evaluation import Evaluator
 from qa.squad_metric import f1_score
-from qa.windows import WindowArrays
+from qa.windows import WindowArrays, first_answer
 
 LOWEST_LABEL_F1 = 95.0
 
@@ -27,8 +27,7 @@ def unreachable(examples: Dataset, windows: WindowArrays) -> dict[int, str]:
 
 
 def why_unreachable(answers: dict, windows: WindowArrays, rows: np.ndarray) -> str:
-    begin = answers["answer_start"][0]
-    end = begin + len(answers["text"][0])
+    begin, end = first_answer(answers)
     if begin < 0:
         return "not found in the context"
     last = 0

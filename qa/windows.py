@@ -15,6 +15,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pyarrow as pa
+import tokenizers
 from datasets import Dataset, Features, List, Value
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
@@ -193,6 +194,14 @@ def label(
     return np.where(whole, start + shift, cls_index), np.where(whole, end + shift, cls_index)
 
 
+def first_answer(answers: dict) -> tuple[int, int]:
+    """First character of the first answer and the one after its last, without white space; -1 if it has no place."""
+    if not answers["text"] or answers["answer_start"][0] < 0:
+        return -1, -1
+    text, start = answers["text"][0], answers["answer_start"][0]
+    return start + len(text) - len(text.lstrip()), start + len(text.rstrip())
+
+
 def make_windows(
     examples: dict[str, list], indices: list[int], tokenizer: PreTrainedTokenizerBase, settings: WindowSettings
 ) -> pa.Table:
@@ -238,13 +247,8 @@ def make_windows(
 
     length = np.array([len(encoding.ids) for encoding in encodings])
     cls_index = length - 1 if swap else np.zeros_like(length)
-    first_answer = [
-        (answer["answer_start"][0], answer["answer_start"][0] + len(answer["text"][0]))
-        if answer["text"] and answer["answer_start"][0] >= 0
-        else (-1, -1)
-        for answer in examples["answers"]
-    ]
-    start, end = label(flat, tokens, np.array(first_answer)[sample], np.array(context_start), cls_index)
+    answers = np.array([first_answer(answers) for answers in examples["answers"]])
+    start, end = label(flat, tokens, answers[sample], np.array(context_start), cls_index)
     ends = np.concatenate([[0], np.cumsum(length)]).astype(np.int32)
 
     def ragged(parts: Iterable[list[int]], dtype: type) -> pa.ListArray:
@@ -273,7 +277,7 @@ def content_key(examples: Dataset, tokenizer: PreTrainedTokenizerBase, settings:
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     backend.pop("truncation"), backend.pop("padding")  # state left by the last call, not part of the tokenizer
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    digest.update(json.dumps([backend, tokenizer.padding_side, asdict(settings)]).encode())
+    digest.update(json.dumps([backend, tokenizer.padding_side, asdict(settings), tokenizers.__version__]).encode())
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, examples.data.table.schema.remove_metadata()) as writer:
         writer.write_table(examples.data.table.replace_schema_metadata(None))

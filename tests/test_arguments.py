@@ -48,8 +48,17 @@ def test_command_line_overrides_the_file(tmp_path):
         ("eval_strategy: sometimes", [], "eval_strategy: invalid choice: 'sometimes'"),
         ("seed: 1\nseed: 2", [], "line 2: seed is set twice"),
         ("seed: [1", [], "not YAML"),
-        ("- seed", [], "must be a list of `option: value` lines"),
+        ("- seed", [], "must hold lines of the form `option: value`"),
         ("seed: {a: 1}", [], "seed: invalid int value"),
+        ("max-seq-length: 9", [], "unknown option max-seq-length: write max_seq_length"),
+        ("learning_rate: [1e-5, 2e-5]", [], "line 1: learning_rate takes one value, not a list"),
+        ("? [a, b]\n: 1", [], "line 1: an option's name must be a word"),
+        ("lr_scheduler_kwargs: &x {a: *x}", [], "line 1: the value of lr_scheduler_kwargs cannot be read"),
+        ("batch_size: 8", [], "batch_size is called per_device_train_batch_size"),
+        ("", ["--seed=-1"], "seed must not be negative"),
+        ("", ["--label_smoothing_factor", "0.1"], "label_smoothing_factor is not supported here"),
+        ("", ["--accelerator_config", '{"foo": 1}'], "foo"),
+        ("", ["--validation_file", "a", "--validation_split_percentage", "9"], "exclude each other"),
         ("help: true", [], "unknown option help"),
         ("evaluation_strategy: epoch", [], "evaluation_strategy is called eval_strategy now"),
         ("overwrite_output_dir: true", [], "overwrite_output_dir is gone"),
@@ -62,8 +71,8 @@ def test_command_line_overrides_the_file(tmp_path):
         ("", ["--config"], "config: expected one argument"),
         ("", ["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
         ("", ["--learning_rate"], "learning_rate: expected one argument"),
-        ("", ["--learning_rate", "-1"], "learning_rate must be above 0"),
-        ("", ["--learning_rate", "nan"], "learning_rate must be above 0"),
+        ("", ["--learning_rate", "-1"], "learning_rate must be a finite number above 0"),
+        ("", ["--learning_rate", "nan"], "learning_rate must be a finite number above 0"),
         ("", ["--per_device_train_batch_size", "0"], "per_device_train_batch_size must be at least 1"),
         ("", ["--max_seq_length", "0"], "max_seq_length must be at least 1"),
         ("", ["--validation_split_percentage", "100"], "must be from 1 to 99"),
@@ -95,6 +104,15 @@ def test_settings_can_be_read_back(tmp_path):
 def test_no_token_reaches_the_settings(tmp_path):
     training = TrainingArguments("x", hub_token="hf_secret")
     assert "hf_secret" not in str(as_settings(training))
+
+
+def test_other_data_leave_the_saved_datas_limits_behind(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("max_eval_samples: 9\nversion_2_with_negative: false\nvalidation_split_percentage: 9\n")
+    same, _ = parse_arguments(ALL[1:], [], saved=str(path))
+    other, _ = parse_arguments(ALL[1:], ["--validation_file", "x.json"], saved=str(path))
+    assert (same.max_eval_samples, same.version_2_with_negative, same.validation_split_percentage) == (9, False, 9)
+    assert (other.max_eval_samples, other.version_2_with_negative, other.validation_split_percentage) == (None,) * 3
 
 
 def test_settings_saved_with_a_model_leave_the_run_behind(tmp_path):

@@ -167,10 +167,15 @@ def test_held_out_share_and_limits(tmp_path):
         ("x.json", "[1]", "row 1: is not an object"),
         ("x.json", '[{"question": "q", "context": "c"}]', "row 1: has no `id`"),
         ("x.json", '[{"id": 1, "context": "c"}]', "row 1: has no `question`"),
-        ("x.json", '[{"id": 1, "question": 2, "context": "c"}]', "must be text"),
+        ("x.json", '[{"id": 1, "question": 2, "context": "c", "answers": []}]', "must be text"),
         ("x.json", '{"data": [{"paragraphs": [{"qas": []}]}]}', "article 1, paragraph 1: has no `context`"),
         ("x.json", '{"data": [{"paragraphs": [{"context": "c", "qas": 3}]}]}', "paragraph 1: `qas` is not a list"),
         ("x.json", '[{"id": 1, "question": "q", "context": "c", "answers": 3}]', "row 1: `answers` must hold"),
+        ("x.json", '[{"id": 1, "question": "q", "context": "c", "answer": 3}]', "has no `answers`, only id, question"),
+        ("x.json", '[{"id": "", "question": "q", "context": "c", "answers": []}]', "row 1: has no `id`"),
+        ("x.json", '[{"id": 1, "question": "q", "context": "\\ud83d", "answers": []}]', "half a character at 0"),
+        ("x.json", "[" * 100000, "nested too deep"),
+        ("x.json", '[{"id": 1, "question": "q", "context": "c", "answers": []}]', "train split has an answer"),
         ("x.json", "version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
         ("x.json", "\n<!DOCTYPE html><html>", "an HTML page"),
         ("x.json", b"\xff\xfe\x00", "not UTF-8 at byte 0"),
@@ -179,7 +184,7 @@ def test_held_out_share_and_limits(tmp_path):
         ("x.parquet", b"PAR", "not a Parquet file"),
         ("x.csv", "id,question,context,answers\n1,q,c,oops\n", "row 1: `answers` is text that is not JSON"),
         ("x.txt", "", "unknown format .txt"),
-        ("x.json", "[]", "the train split has no usable question"),
+        ("x.json", "[]", "no usable question for train"),
     ],
 )
 def test_each_bad_file_is_one_clear_line(tmp_path, name, content, message):
@@ -188,7 +193,7 @@ def test_each_bad_file_is_one_clear_line(tmp_path, name, content, message):
     with pytest.raises(UserError) as error:
         load(str(path))
     assert message in str(error.value) and "\n" not in str(error.value)
-    assert "no usable" in message or str(path) in str(error.value)
+    assert "split has an answer" in message or str(path) in str(error.value)
 
 
 def test_missing_file():
@@ -207,7 +212,36 @@ def test_shapes_of_answers():
         assert parse_answers("here", value) == [("a", 3)]
     for value in (None, "", [], {"text": [], "answer_start": []}, {"text": [""], "answer_start": [0]}, "[]"):
         assert parse_answers("here", value) == []
-    assert parse_answers("here", {"text": ["a"]}) == [("a", -1)]
+    assert parse_answers("here", {"text": ["a"]}) == parse_answers("here", {"text": ["a"], "answer_start": [None]})
+    assert parse_answers("here", {"text": "a", "answer_start": 3.0}) == [("a", 3)]
+    assert parse_answers("here", {"text": None, "answer_start": None}) == []
+    for wrong in (
+        {"text": 1945, "answer_start": 3},
+        {"text": "a", "answer_start": 0.5},
+        {"text": "a", "answer_start": True},
+    ):
+        with pytest.raises(UserError, match=r"here: .* which is not"):
+            parse_answers("here", wrong)
+
+
+def test_line_separators_inside_json_lines_are_text(tmp_path):
+    rows = [{**row, "question": "Who\u2028is it\u0085?"} for row in ROWS]
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    assert load(str(path)).examples["question"][:] == [rows[0]["question"]] * 2
+
+
+def test_one_id_for_two_questions_cannot_be_scored(tmp_path):
+    path = write(tmp_path / "flat.json", [ROWS[0], {**ROWS[1], "id": "7"}])
+    with pytest.raises(UserError, match=r"row 2: its id 7 is that of .*row 1"):
+        load(path, "validation")
+    assert len(load(path).examples) == 2, "training does not need the ids"
+
+
+def test_a_share_that_leaves_a_part_empty(tmp_path):
+    path = write(tmp_path / "flat.json", ROWS)
+    with pytest.raises(UserError, match="10 of 2 questions leaves a part empty"):
+        load_splits(DataArguments(train_file=path, validation_split_percentage=10), ("train", "validation"))
 
 
 def test_real_files_are_read_whole(shared):

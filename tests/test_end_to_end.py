@@ -175,15 +175,72 @@ def test_an_earlier_run_is_not_overwritten(trained, tiny_data, tiny_model):
         train_tiny(tiny_data, tiny_model, trained)
 
 
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--metric_for_best_model", "F1"), "metric_for_best_model F1 is not computed: choose one of f1"),
+        (("--report_to", "wandb"), "training cannot start: "),
+        (("--activation_checkpointing", "true"), "training cannot start: "),
+        (("--resume_from_checkpoint", "last"), "no checkpoint to resume from"),
+    ],
+)
+def test_options_that_cannot_work_stop_training_before_it_starts(tiny_data, tiny_model, tmp_path, argv, message):
+    with pytest.raises(UserError) as error:
+        train_tiny(tiny_data, tiny_model, tmp_path / "model", *argv)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_torn_and_finished_checkpoints_are_not_resumed(trained, tiny_data, tiny_model, tmp_path):
+    resume = ("--resume_from_checkpoint", "last")
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    with pytest.raises(UserError, match="this run is finished"):
+        train_tiny(tiny_data, tiny_model, copy, *resume)
+    (copy / "train_results.json").unlink()
+    with pytest.raises(UserError, match=r"checkpoint-\d+: this run is finished"):
+        train_tiny(tiny_data, tiny_model, copy, *resume)
+    newest = max(copy.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    weights = (newest / "model.safetensors").read_bytes()
+    (newest / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(UserError, match="the checkpoint cannot be read"):
+        train_tiny(tiny_data, tiny_model, copy, *resume)
+    (newest / "optimizer.pt").unlink()
+    with pytest.raises(UserError, match=r"not a whole checkpoint: it has no optimizer.pt"):
+        train_tiny(tiny_data, tiny_model, copy, *resume)
+
+
+def test_a_checkpoint_of_another_task_is_a_start(trained, tiny_data, tmp_path):
+    """Three labels in its configuration, no question-answering head."""
+    other = tmp_path / "classifier"
+    shutil.copytree(trained, other, ignore=shutil.ignore_patterns("checkpoint-*"))
+    weights = load_file(other / "model.safetensors")
+    encoder = {key: value for key, value in weights.items() if not key.startswith("qa_outputs")}
+    save_file(encoder, other / "model.safetensors", {"format": "pt"})
+    config = read(other / "config.json") | {"id2label": {"0": "a", "1": "b", "2": "c"}}
+    (other / "config.json").write_text(json.dumps(config))
+    files = ("--train_file", tiny_data / "train.json", "--validation_file", tiny_data / "dev.json.gz", *SMALL)
+    more = ("--output_dir", tmp_path / "model", "--report_to", "none", "--max_steps", 1, "--cache_dir", tmp_path)
+    run(train, "--model_name_or_path", other, *files, *more)
+    assert read(tmp_path / "model/eval_results.json")["examples"] == 16
+
+
+def test_a_model_without_its_tokenizer_is_not_evaluated(trained, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(trained / name, bare)
+    with pytest.raises(UserError, match="tokenizer"):
+        run(ask, "--model_name_or_path", bare, "--question", "Who?", "--context", "Ann.")
+
+
 def test_resuming_ends_with_the_same_weights(tiny_data, tiny_model, tmp_path):
     """Stopped in the middle of the second epoch and continued: bit for bit the uninterrupted run."""
     steps = ("--max_steps", 5, "--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", 1)
     more = (*steps, "--eval_steps", 1, "--save_total_limit", 9, "--load_best_model_at_end", "false")
     train_tiny(tiny_data, tiny_model, tmp_path / "whole", *more)
     train_tiny(tiny_data, tiny_model, tmp_path / "part", *more)
-    for path in (tmp_path / "part").glob("checkpoint-5/*"):
-        path.unlink()
-    (tmp_path / "part/checkpoint-5").rmdir()
+    shutil.rmtree(tmp_path / "part/checkpoint-5")
+    (tmp_path / "part/train_results.json").unlink()  # as if stopped after the fourth of its five steps
     train_tiny(tiny_data, tiny_model, tmp_path / "part", *more, "--resume_from_checkpoint", "last")
     whole, part = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "part"))
     assert all(torch_equal(whole[key], part[key]) for key in whole)
@@ -226,6 +283,8 @@ def test_missing_weights_stop_the_run(trained, tiny_data, tmp_path):
         (evaluate_qa, ("--predictions", "p.json"), "--predictions needs --output_dir"),
         (evaluate_qa, ("--predictions", "p", "--logits", "l"), "one of --model_name_or_path"),
         (evaluate_qa, ("--predictions", "p", "--output_dir", "o"), "no validation questions"),
+        (evaluate_qa, ("--model_name_or_path", "m", "--predictions", "p", "--output_dir", "o"), "without a model"),
+        (evaluate_qa, ("--model_name_or_path", "m", "--save_logits", "nowhere/x.npz"), "in a folder that exists"),
         (ask, (), "no model given"),
         (ask, ("--model_name_or_path", "m"), "no question given"),
         (ask, ("--model_name_or_path", "m", "--question", "q"), "--context or as --context_file"),
@@ -269,7 +328,7 @@ def test_bad_logits_file(trained, tmp_path):
         ({"start": rows}, "two arrays"),
         ({"start": rows[:3], "end": rows}, r"`start` is float32 of shape \(3, 48\)"),
         ({"start": rows, "end": rows.astype(int)}, "`end` is int64"),
-        ({"start": rows, "end": rows + np.nan}, "`end` holds NaN"),
+        ({"start": rows, "end": rows + np.nan}, "`end` holds NaN or infinity"),
     ):
         np.savez(path, **content)
         with pytest.raises(UserError, match=message):

@@ -93,6 +93,12 @@ def test_round_trip_of_odd_characters(tokenizer, answer):
     assert len(text) <= len(answer) + 2, "at most a piece of punctuation more than the answer"
 
 
+def test_white_space_around_an_answer_is_not_part_of_it(tokenizer):
+    for context, answer in ((" Ann wrote it.", " Ann"), ("It was Ann ", "Ann ")):
+        _, arrays = windows_of([example(context, answer)], tokenizer)
+        assert arrays.labelled.all() and decoded(context, arrays, 0) == "Ann"
+
+
 def test_windows_by_hand(bert_tokenizer):
     """20 single-letter tokens; 12 a window less 3 special and 1 question token makes 8, in steps of 8 - 3."""
     context = " ".join("abcdefghij" * 2)
