@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from qa.arguments import DataArguments, ModelArguments, option, parse_arguments
-from qa.data import read_text
+from qa.arguments import DataArguments, ModelArguments, option
 from qa.errors import UserError, run_command
 from qa.models import (
     check_fit,
@@ -33,6 +32,8 @@ from qa.models import (
     takes_token_types,
 )
 from qa.output import table
+from qa.parsing import parse_arguments
+from qa.reading import read_text
 from qa.spans import find_spans
 from qa.trainer import Collator, by_length
 from qa.windows import FEATURES, WindowArrays, WindowSettings, check_lengths, make_windows

@@ -20,14 +20,17 @@ import numpy as np
 from datasets import Dataset
 from transformers import TrainingArguments
 
-from qa.arguments import DataArguments, ModelArguments, TrainingOptions, option, parse_arguments
-from qa.data import load_splits, read_text
+from qa.arguments import DataArguments, ModelArguments, TrainingOptions, option
+from qa.data import load_splits
 from qa.errors import UserError, run_command
 from qa.evaluation import Evaluator, gold_answers, headline, official_scores, plain_metrics, write_evaluation
 from qa.models import check_fit, load_config, load_model, load_tokenizer, position_limit, saved_settings
 from qa.output import make_folder, table, write_json
+from qa.parsing import parse_arguments
+from qa.reading import read_text
 from qa.trainer import QATrainer, fit_to_device
-from qa.windows import WindowArrays, WindowSettings, check_lengths, load_windows
+from qa.window_cache import load_windows
+from qa.windows import WindowArrays, WindowSettings, check_lengths
 
 
 @dataclass

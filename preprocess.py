@@ -5,15 +5,17 @@ Examples:
     python preprocess.py --tokenizer_name albert/albert-base-v2 --train_file my.json --output_dir checked
 """
 
-from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, parse_arguments
+from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions
 from qa.data import load_splits
 from qa.demo import write_demo
 from qa.errors import UserError, run_command
 from qa.evaluation import Evaluator
 from qa.models import load_tokenizer
 from qa.output import make_folder, table, write_json
+from qa.parsing import parse_arguments
 from qa.summary import LOWEST_LABEL_F1, summarize
-from qa.windows import WindowArrays, WindowSettings, check_lengths, load_windows
+from qa.window_cache import load_windows
+from qa.windows import WindowArrays, WindowSettings, check_lengths
 
 
 def rows(name: str, summary: dict) -> list[tuple[str, object]]:

@@ -21,16 +21,18 @@ from transformers import TrainingArguments, set_seed
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from qa import hub
-from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, as_settings, parse_arguments
+from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, as_settings
 from qa.data import Split, load_splits
 from qa.demo import write_demo
 from qa.errors import UserError, one_line, run_command, say
 from qa.evaluation import Evaluator, headline, plain_metrics, write_evaluation
 from qa.models import check_fit, load_config, load_model, load_tokenizer, position_limit
 from qa.output import make_folder, table, write_json
+from qa.parsing import parse_arguments
 from qa.summary import check_labels, unreachable
 from qa.trainer import QATrainer, fit_to_device
-from qa.windows import WindowArrays, WindowSettings, check_lengths, load_windows
+from qa.window_cache import load_windows
+from qa.windows import WindowArrays, WindowSettings, check_lengths
 
 
 def checkpoint_to_resume(args: TrainingArguments) -> str | None:

@@ -6,18 +6,12 @@ that share a character with the answer, or the CLS token twice where the answer 
 (Devlin et al. 2018, section 4.2; the same windows as Hugging Face's ``run_qa.py``).
 """
 
-import hashlib
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
-import datasets
 import numpy as np
 import pyarrow as pa
-import tokenizers
 from datasets import Dataset, Features, List, Value
-from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from qa.arguments import DataArguments
@@ -270,46 +264,3 @@ def make_windows(
             "length": length.astype(np.int32),
         }
     )
-
-
-def content_key(examples: Dataset, tokenizer: PreTrainedTokenizerBase, settings: WindowSettings) -> str:
-    """Names the windows by all that decides them: questions, tokenizer, lengths and this code."""
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    backend.pop("truncation"), backend.pop("padding")  # state left by the last call, not part of the tokenizer
-    digest = hashlib.sha256(Path(__file__).read_bytes())
-    digest.update(json.dumps([backend, tokenizer.padding_side, asdict(settings), tokenizers.__version__]).encode())
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, examples.data.table.schema.remove_metadata()) as writer:
-        writer.write_table(examples.data.table.replace_schema_metadata(None))
-    digest.update(sink.getvalue())
-    return digest.hexdigest()[:32]
-
-
-def load_windows(
-    examples: Dataset, tokenizer: PreTrainedTokenizerBase, args: DataArguments, cache_dir: str | None, name: str
-) -> Dataset:
-    """The windows of ``examples``, from the cache on disk or made and cached now.
-
-    Safe when several processes ask at once: one makes them, the others wait and read.
-    """
-    settings = WindowSettings.of(args)
-    key = content_key(examples, tokenizer, settings)
-    folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser() / "qa_windows"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}; set --cache_dir to another folder") from None
-    with FileLock(folder / f"{key}.lock"):
-        return examples.with_format(None).map(
-            make_windows,
-            with_indices=True,
-            batched=True,
-            remove_columns=examples.column_names,
-            features=FEATURES,
-            fn_kwargs={"tokenizer": tokenizer, "settings": settings},
-            num_proc=args.preprocessing_num_workers,
-            cache_file_name=str(folder / f"{key}.arrow"),
-            new_fingerprint=key,
-            load_from_cache_file=not args.overwrite_cache,
-            desc=f"windows ({name})",
-        )

@@ -11,10 +11,10 @@ from qa.arguments import (
     DataArguments,
     ModelArguments,
     as_settings,
-    parse_arguments,
 )
 from qa.errors import UserError
 from qa.output import write_yaml
+from qa.parsing import parse_arguments
 
 ALL = (ModelArguments, DataArguments, TrainingArguments)
 

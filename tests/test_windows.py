@@ -9,14 +9,13 @@ from transformers import AutoTokenizer
 from qa.arguments import DataArguments
 from qa.data import FEATURES, load_splits
 from qa.errors import UserError
+from qa.window_cache import content_key, load_windows
 from qa.windows import (
     WindowArrays,
     WindowSettings,
     check_lengths,
-    content_key,
     cut_questions,
     label,
-    load_windows,
     make_windows,
 )
 
