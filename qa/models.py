@@ -4,6 +4,7 @@ import inspect
 from pathlib import Path
 
 import torch
+from huggingface_hub.utils import logging as hub_logging
 from transformers import (
     AutoConfig,
     AutoModelForQuestionAnswering,
@@ -20,6 +21,7 @@ from qa.errors import UserError, one_line
 
 SETTINGS = "settings.yaml"
 transformers_logging.disable_progress_bar()  # of reading and writing weights; training keeps its own
+hub_logging.set_verbosity_error()  # its retries; what cannot be had is said in one line
 
 
 def cannot_load(what: str, name: str, error: Exception) -> UserError:
@@ -33,6 +35,12 @@ def cannot_load(what: str, name: str, error: Exception) -> UserError:
     )
 
 
+def announce(name: str) -> None:
+    """Said before a look-up that can take a minute when there is no network."""
+    if not Path(name).expanduser().exists():
+        print(f"looking for {name} on the Hub")
+
+
 def hub_options(args: ModelArguments) -> dict:
     return {"revision": args.model_revision, "cache_dir": args.cache_dir, "trust_remote_code": False}
 
@@ -42,6 +50,7 @@ def load_tokenizer(args: ModelArguments) -> PreTrainedTokenizerBase:
     name = args.tokenizer_name or args.config_name or args.model_name_or_path
     if not name:
         raise UserError("no model given: set model_name_or_path, or config_name for random weights")
+    announce(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, **hub_options(args))
     except Exception as error:  # the Hub's client, the parsers of a dozen formats

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -345,3 +346,20 @@ def test_what_the_hub_does_not_have_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"tokenizer .* cannot be loaded"):
         run(train, "--model_name_or_path", REPOSITORY / "tests", "--output_dir", tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_two_processes_at_once_share_one_cache(tiny_data, tiny_model, tmp_path):
+    options = [
+        "--tokenizer_name",
+        tiny_model,
+        "--train_file",
+        tiny_data / "train.json",
+        *SMALL,
+        "--cache_dir",
+        tmp_path,
+    ]
+    command = [sys.executable, "preprocess.py", *map(str, options), "--output_dir"]
+    started = [subprocess.Popen([*command, str(tmp_path / name)], cwd=REPOSITORY) for name in ("a", "b")]
+    assert [process.wait() for process in started] == [0, 0]
+    assert read(tmp_path / "a/summary.json") == read(tmp_path / "b/summary.json")
+    assert len(list(tmp_path.glob("qa_windows/*.arrow"))) == 1
