@@ -14,7 +14,6 @@ From Python:
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ from qa.models import (
 )
 from qa.output import table
 from qa.parsing import parse_arguments
-from qa.reading import read_text
+from qa.reading import read_text, require_file
 from qa.spans import find_spans
 from qa.trainer import Collator, by_length
 from qa.windows import FEATURES, WindowArrays, WindowSettings, check_lengths, make_windows
@@ -145,9 +144,8 @@ def check_question(model_args: ModelArguments, ask: AskArguments) -> None:
         raise UserError('no question given: --question "..."')
     if (ask.context is None) == (ask.context_file is None):
         raise UserError("give the text as --context or as --context_file, one of them")
-    if ask.context_file and not Path(ask.context_file).is_file():
-        what = "is a folder, not a file" if Path(ask.context_file).is_dir() else "no such file"
-        raise UserError(f"{ask.context_file}: {what}")
+    if ask.context_file:
+        require_file(ask.context_file)
 
 
 def main() -> None:

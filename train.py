@@ -6,7 +6,6 @@ Examples:
     python train.py --train_file my.json --validation_file my_dev.json --output_dir my_model
 """
 
-import collections
 import dataclasses
 import json
 import resource
@@ -22,14 +21,14 @@ from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from qa import hub
 from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, as_settings
-from qa.data import Split, load_splits
+from qa.data import load_splits
 from qa.demo import write_demo
 from qa.errors import UserError, one_line, run_command, say
 from qa.evaluation import Evaluator, headline, plain_metrics, write_evaluation
 from qa.models import check_fit, load_config, load_model, load_tokenizer, position_limit
 from qa.output import make_folder, table, write_json
 from qa.parsing import parse_arguments
-from qa.summary import check_labels, unreachable
+from qa.summary import check_labels, describe, outside, unreachable
 from qa.trainer import QATrainer, fit_to_device
 from qa.window_cache import load_windows
 from qa.windows import WindowArrays, WindowSettings, check_lengths
@@ -93,19 +92,6 @@ def check_metric(args: TrainingArguments, negatives: bool) -> None:
         raise UserError(f"metric_for_best_model {metric} is not computed: choose one of {', '.join(known)}")
 
 
-def describe(split: Split, windows: int, lost: dict[int, str]) -> str:
-    """What became of the questions of one split, in one line."""
-    reasons = split.dropped + collections.Counter(f"answer {reason}" for reason in lost.values())
-    parts = [f"{split.name}: {split.read:,} questions read, {sum(reasons.values()):,} dropped"]
-    if reasons:
-        parts[0] += f" ({', '.join(f'{count:,} {reason}' for reason, count in reasons.items())})"
-    if split.repaired:
-        parts.append(f"{split.repaired:,} repaired")
-    if split.unanswerable:
-        parts.append(f"{split.unanswerable:,} without an answer (scored as SQuAD 2.0)")
-    return ", ".join([*parts, f"{windows:,} windows"])
-
-
 def peak_memory() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the GPU"
@@ -163,14 +149,15 @@ def main() -> None:
         windows[name] = load_windows(split.examples, tokenizer, data_args, model_args.cache_dir, name)
         arrays[name] = WindowArrays.of(windows[name])
         check_labels(name, split.examples, arrays[name])
-    check_metric(args, bool(data_args.version_2_with_negative))
+    negatives = bool(data_args.version_2_with_negative)
+    check_metric(args, negatives)
     lost = unreachable(splits["train"].examples, arrays["train"])
     if lost:
-        windows["train"] = windows["train"].select(np.flatnonzero(~np.isin(arrays["train"].example_index, list(lost))))
+        windows["train"] = windows["train"].select(np.flatnonzero(outside(arrays["train"], lost)))
     if not len(windows["train"]):
         raise UserError("no window holds any answer of the training split: raise max_seq_length")
     for name, split in splits.items():
-        print(describe(split, len(windows[name]), lost if name == "train" else {}))
+        print(describe(split, len(windows[name]), lost if name == "train" else {}, negatives))
 
     output = make_folder(args.output_dir)
     set_seed(args.seed)

@@ -135,9 +135,9 @@ def check_training(args: TrainingArguments) -> None:
     for name in ("seed", "dataloader_num_workers"):
         require(getattr(args, name) >= 0, name, "must not be negative")
     require(bool(args.output_dir), "output_dir", "must not be empty")
-    default = TrainingArguments("").to_dict()
+    plain, default = args.to_dict(), TrainingArguments("").to_dict()
     for name in UNSUPPORTED:
-        require(args.to_dict()[name] == default[name], name, "is not supported here: leave it out")
+        require(plain[name] == default[name], name, "is not supported here: leave it out")
     require(0 <= args.weight_decay < float("inf"), "weight_decay", "must not be negative")
     for name in ("adam_beta1", "adam_beta2"):
         require(0 <= getattr(args, name) < 1, name, "must be at least 0 and below 1")

@@ -25,8 +25,7 @@ def read_file(path: str) -> Iterator[tuple[str, dict]]:
     suffix = Path(name).suffix.lower()
     if suffix not in FORMATS:
         raise UserError(f"{path}: unknown format {suffix or 'without an ending'}; known: {', '.join(FORMATS)}")
-    if not Path(path).is_file():
-        raise UserError(f"{path}: {'is a folder, not a file' if Path(path).is_dir() else 'no such file'}")
+    require_file(path)
     if suffix == ".parquet":
         try:
             for number, row in enumerate(pyarrow.parquet.read_table(path).to_pylist()):
@@ -41,6 +40,11 @@ def read_file(path: str) -> Iterator[tuple[str, dict]]:
             yield f"{path}, row {number + 1}", row
     else:
         yield from read_json(path, text)
+
+
+def require_file(path: str) -> None:
+    if not Path(path).is_file():
+        raise UserError(f"{path}: {'is a folder, not a file' if Path(path).is_dir() else 'no such file'}")
 
 
 def read_text(path: str) -> str:

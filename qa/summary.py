@@ -39,6 +39,30 @@ def why_unreachable(answers: dict, windows: WindowArrays, rows: np.ndarray) -> s
     return "beyond the last window" if begin >= last else "no token covers it"
 
 
+def outside(windows: WindowArrays, lost: dict[int, str]) -> np.ndarray:
+    """(W,) whether a window's example is not among the ``lost`` ones."""
+    return ~np.isin(windows.example_index, list(lost))
+
+
+def dropped_because(split: Split, lost: dict[int, str]) -> collections.Counter:
+    """Every reason for which questions are not used, with its count; ``lost`` ones among them."""
+    return split.dropped + collections.Counter(f"answer {reason}" for reason in lost.values())
+
+
+def describe(split: Split, windows: int, lost: dict[int, str], negatives: bool) -> str:
+    """What became of the questions of one split, in one line."""
+    reasons = dropped_because(split, lost)
+    parts = [f"{split.name}: {split.read:,} questions read, {sum(reasons.values()):,} dropped"]
+    if reasons:
+        parts[0] += f" ({', '.join(f'{count:,} {reason}' for reason, count in reasons.items())})"
+    if split.repaired:
+        parts.append(f"{split.repaired:,} repaired")
+    if split.unanswerable:
+        scored = " (scored as SQuAD 2.0)" if negatives else ""
+        parts.append(f"{split.unanswerable:,} without an answer{scored}")
+    return ", ".join([*parts, f"{windows:,} windows"])
+
+
 def label_f1(examples: Dataset, windows: WindowArrays) -> float:
     """Mean F1 in percent of the labels, decoded back to text, against the answers they stand for."""
     rows = np.flatnonzero(windows.labelled)
@@ -74,19 +98,15 @@ def summarize(split: Split, features: Dataset, windows: WindowArrays, evaluator:
     Of the training split, examples that no window can label count as dropped.
     """
     lost = unreachable(split.examples, windows)
-    reasons = collections.Counter(lost.values())
-    dropped, used, count = collections.Counter(split.dropped), len(split.examples), len(windows)
+    unused = lost if split.name == "train" else {}
+    dropped = dropped_because(split, unused)
     cut = np.unique(windows.example_index[np.asarray(features["question_cut"][:])])
-    if split.name == "train":
-        dropped.update({f"answer {reason}": number for reason, number in reasons.items()})
-        count = int((~np.isin(windows.example_index, list(lost))).sum())
-        used -= len(lost)
     return {
         "read": split.read,
         "dropped": sum(dropped.values()),
         "repaired": split.repaired,
-        "examples": used,
-        "features": count,
+        "examples": len(split.examples) - len(unused),
+        "features": int(outside(windows, unused).sum()),
         "unanswerable": split.unanswerable,
         "questions_cut": len(cut),
         "window_length": {
@@ -95,7 +115,7 @@ def summarize(split: Split, features: Dataset, windows: WindowArrays, evaluator:
             "max": int(windows.length.max()),
         },
         "dropped_because": dict(dropped),
-        "answers_out_of_reach": dict(reasons),
+        "answers_out_of_reach": dict(collections.Counter(lost.values())),
         "label_f1": round(label_f1(split.examples, windows), 4),
         "ceiling": evaluator.ceiling(),
     }

@@ -11,6 +11,7 @@ from datasets import Dataset
 from qa.arguments import DataArguments
 from qa.data import load_splits, locate, parse_answers
 from qa.errors import UserError
+from qa.summary import describe
 
 ROWS = [
     {
@@ -139,6 +140,11 @@ def test_unanswerable_questions_make_it_squad_2(tmp_path):
     args = DataArguments(train_file=str(path))
     split = load_splits(args, ("train",))["train"]
     assert args.version_2_with_negative is True and split.unanswerable == 1 and len(split.examples) == 2
+    said = "train: 2 questions read, 0 dropped, 1 without an answer"
+    assert describe(split, 2, {}, True) == f"{said} (scored as SQuAD 2.0), 2 windows"
+    assert describe(split, 1, {1: "no token covers it"}, False) == (
+        "train: 2 questions read, 1 dropped (1 answer no token covers it), 1 without an answer, 1 windows"
+    )
 
 
 def test_held_out_share_and_limits(tmp_path):
