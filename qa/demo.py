@@ -77,29 +77,42 @@ class Words:
         return people | places | {"year": str(year), "profession": profession}
 
 
-def paragraph(words: Words) -> tuple[str, list[tuple[str, str, int]]]:
-    """A context, and two of its questions, each with its answer and where that begins."""
+def paragraph(words: Words, negatives: bool) -> tuple[str, list[tuple[str, str | None, int]]]:
+    """A context, and two questions, each with its answer and where that begins.
+
+    With ``negatives`` every third question or so asks for a fact that the context does not tell: no answer.
+    """
     values, context, asked = words.values(), "", []
-    for sentences, questions in words.rng.sample(FACTS, 4):
+    told = words.rng.sample(FACTS, 4)
+    for sentences, questions in told:
         sentence = words.rng.choice(sentences)
         for kind, forms in questions.items():
             before = context + sentence[: sentence.index("{" + kind + "}")].format(**values)
             asked.append((words.rng.choice(forms).format(**values), values[kind], len(before)))
         context += sentence.format(**values) + " "
-    return context.strip(), words.rng.sample(asked, 2)
+    chosen = words.rng.sample(asked, 2)
+    if negatives:
+        (untold,) = (questions for sentences, questions in FACTS if (sentences, questions) not in told)
+        forms = list(itertools.chain(*untold.values()))
+        chosen = [
+            (words.rng.choice(forms).format(**values), None, 0) if words.rng.random() < 1 / 3 else question
+            for question in chosen
+        ]
+    return context.strip(), chosen
 
 
-def squad(words: Words, count: int, prefix: str) -> dict:
-    """Nested SQuAD JSON with ``count`` questions."""
+def squad(words: Words, count: int, prefix: str, negatives: bool = False) -> dict:
+    """Nested SQuAD JSON with ``count`` questions, 2.0 with ``negatives``."""
     articles = []
     for number in range(count // 2):
-        context, asked = paragraph(words)
-        qas = [
-            {"id": f"{prefix}-{number}-{i}", "question": question, "answers": [{"text": text, "answer_start": start}]}
-            for i, (question, text, start) in enumerate(asked)
-        ]
+        context, asked = paragraph(words, negatives)
+        qas = []
+        for i, (question, text, start) in enumerate(asked):
+            answers = [] if text is None else [{"text": text, "answer_start": start}]
+            qa = {"id": f"{prefix}-{number}-{i}", "question": question, "answers": answers}
+            qas.append(qa | {"is_impossible": text is None} if negatives else qa)
         articles.append({"title": f"{prefix} {number}", "paragraphs": [{"context": context, "qas": qas}]})
-    return {"version": "1.1", "data": articles}
+    return {"version": "v2.0" if negatives else "1.1", "data": articles}
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -117,21 +130,28 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def write_demo(folder: str | Path, seed: int = 0) -> None:
-    """Writes train.json, validation.json, the tokenizer and config.json to ``folder``, unless it exists."""
+    """Writes the demo to ``folder``, unless it exists: the tokenizer, config.json, and two sets of questions.
+
+    Every question of train.json and validation.json has an answer; of train_v2.json and validation_v2.json a third
+    has none.
+    """
     folder = Path(folder)
     if folder.exists():
         return
     rng, used = random.Random(seed), set()
     years, professions = rng.sample(range(1400, 2000), 600), rng.sample(PROFESSIONS, len(PROFESSIONS))
-    train = squad(Words(rng, used, years[60:], professions[10:]), TRAINING, "train")
-    validation = squad(Words(rng, used, years[:60], professions[:10]), VALIDATION, "validation")
+    training, held_out = (years[60:], professions[10:]), (years[:60], professions[:10])
+    data = {}
+    for version, negatives in (("", False), ("_v2", True)):
+        data["train" + version] = squad(Words(rng, used, *training), TRAINING, "train", negatives)
+        data["validation" + version] = squad(Words(rng, used, *held_out), VALIDATION, "validation", negatives)
     tokenizer = make_tokenizer()
 
     staged = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         staged.mkdir(parents=True)
-        for name, data in (("train", train), ("validation", validation)):
-            (staged / f"{name}.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
+        for name, questions in data.items():
+            (staged / f"{name}.json").write_text(json.dumps(questions, indent=1), encoding="utf-8")
         tokenizer.save_pretrained(staged)
         AlbertConfig(
             architectures=["AlbertForQuestionAnswering"],
