@@ -11,7 +11,6 @@ With a model, data and lengths are those saved with it unless given here.
 
 import dataclasses
 import json
-import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,33 @@ from datasets import Dataset
 from transformers import TrainingArguments
 
 from qa.arguments import DataArguments, ModelArguments, TrainingOptions, option
-from qa.data import load_splits
-from qa.errors import UserError, run_command
-from qa.evaluation import Evaluator, gold_answers, headline, official_scores, plain_metrics, write_evaluation
-from qa.models import check_fit, load_config, load_model, load_tokenizer, position_limit, saved_settings
-from qa.output import make_folder, table, write_json
+from qa.data import Split, load_splits
+from qa.errors import UserError, run_command, say
+from qa.evaluation import (
+    Evaluation,
+    Evaluator,
+    degenerate,
+    gold_answers,
+    headline,
+    official_scores,
+    plain_metrics,
+    sizes,
+    write_evaluation,
+)
+from qa.models import (
+    SETTINGS,
+    check_fit,
+    load_config,
+    load_model,
+    load_tokenizer,
+    position_limit,
+    read_settings,
+    saved_settings,
+)
+from qa.output import make_folder, table, write_json, write_yaml
 from qa.parsing import parse_arguments
-from qa.reading import read_text
+from qa.reading import read_text, require_file
+from qa.report import compare_with, differences, write_report
 from qa.trainer import QATrainer, fit_to_device
 from qa.window_cache import load_windows
 from qa.windows import WindowArrays, WindowSettings, check_lengths
@@ -35,35 +54,61 @@ from qa.windows import WindowArrays, WindowSettings, check_lengths
 
 @dataclass
 class EvaluationArguments:
-    """What to score, if not a model; and what to keep."""
+    """What to score, if not a model; and what to do with the result."""
 
     _argument_group_name = "evaluation"
 
     predictions: str | None = option(None, "Score this predictions file instead of a model: JSON, id to text.")
+    null_odds: str | None = option(
+        None,
+        "With --predictions of SQuAD 2.0: JSON, id to the odds of no answer, for the best thresholds; as in the"
+        " official script odds over 1 count as no answer.",
+    )
     logits: str | None = option(None, "Repeat post-processing of these logits instead of running a model (.npz).")
     save_logits: str | None = option(None, "Write the logits to this .npz file, for --logits later.")
+    compare: str | None = option(None, "Folder of another evaluation of the same questions, to compare with.")
+    save_best_threshold: bool = option(
+        False, "SQuAD 2.0: keep the threshold that is best for F1 with the model, for ask.py and later evaluations."
+    )
+
+
+def read_by_id(path: str, references: list[dict], kinds: tuple[type, ...], what: str) -> dict:
+    """A JSON object with a value for every question's id, all of one of ``kinds``."""
+    try:
+        values = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must be an object that maps each question's id to its {what}")
+    for key, value in values.items():
+        if not isinstance(value, kinds) or isinstance(value, bool) or value != value:
+            kind = "text" if str in kinds else "a number"
+            raise UserError(f"{path}: the {what} of {key} is not {kind}: {json.dumps(value)[:40]}")
+    known = {reference["id"] for reference in references}
+    if not known & values.keys():
+        raise UserError(f"{path}: has the {what} of none of the {len(known):,} questions: other data?")
+    return values
 
 
 def read_predictions(path: str, references: list[dict]) -> dict[str, str]:
     """A predictions file, id to text. Questions without a prediction are said, and scored as officially."""
-    try:
-        predictions = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
-    if not isinstance(predictions, dict):
-        raise UserError(f"{path}: must be an object that maps each question's id to its answer")
-    for key, text in predictions.items():
-        if not isinstance(text, str):
-            raise UserError(f"{path}: the answer to {key} is not text")
+    require_file(path)
+    predictions = read_by_id(path, references, (str,), "answer")
     known = {reference["id"] for reference in references}
-    missing = [key for key in known if key not in predictions]
-    if len(missing) == len(known):
-        raise UserError(f"{path}: has no answer to any of the {len(known):,} questions: other data?")
-    if missing:
-        print(f"warning: {len(missing):,} questions have no prediction, {min(missing)} among them", file=sys.stderr)
+    if missing := known - predictions.keys():
+        say(f"warning: {path}: {len(missing):,} questions have no prediction, {min(missing)} among them")
     if unknown := len(predictions.keys() - known):
-        print(f"warning: {unknown:,} predictions are for questions that the data does not have", file=sys.stderr)
+        say(f"warning: {path}: {unknown:,} predictions are for questions that the data does not have")
     return predictions
+
+
+def read_null_odds(path: str, references: list[dict]) -> dict[str, float]:
+    """The odds of no answer for every question, id to number, of any scale."""
+    require_file(path)
+    odds = read_by_id(path, references, (float, int), "null odds")
+    if missing := [item["id"] for item in references if item["id"] not in odds]:
+        raise UserError(f"{path}: {len(missing):,} questions have no null odds, {missing[0]} among them")
+    return odds
 
 
 def read_logits(path: str, windows: WindowArrays) -> tuple[np.ndarray, np.ndarray]:
@@ -90,22 +135,34 @@ def read_logits(path: str, windows: WindowArrays) -> tuple[np.ndarray, np.ndarra
 
 
 def run_model(
-    model_args: ModelArguments, args: TrainingArguments, windows: Dataset, tokenizer, evaluator: Evaluator
-) -> tuple[dict, tuple[np.ndarray, np.ndarray]]:
-    """One forward pass over all windows: metrics and logits (W, L), in the windows' order."""
+    model_args: ModelArguments,
+    args: TrainingArguments,
+    windows: Dataset,
+    tokenizer,
+    evaluator: Evaluator,
+    path: str | None,
+) -> dict:
+    """One forward pass over all windows. With ``path`` the logits are kept, in the windows' order."""
     config = load_config(model_args)
     check_fit(tokenizer, config)
     check_lengths(WindowSettings.of(evaluator.args), tokenizer, position_limit(config))
+    plain = dataclasses.replace(
+        fit_to_device(args), report_to="none", eval_strategy="no", load_best_model_at_end=False, push_to_hub=False
+    )
     trainer = QATrainer(
         model=load_model(model_args, config, training=False),
-        args=args,
+        args=plain,
         eval_dataset=windows,
         processing_class=tokenizer,
         evaluator=evaluator,
         pad_to=evaluator.args.max_seq_length if evaluator.args.pad_to_max_length else None,
     )
+    trainer.keep_logits = bool(path)
     output = trainer.predict(windows, metric_key_prefix="eval")
-    return plain_metrics(output.metrics, "eval"), trainer.in_order(output.predictions)
+    if path:
+        start, end = trainer.in_order(output.predictions[6:])
+        np.savez(path, start=start, end=end)
+    return plain_metrics(output.metrics, "eval")
 
 
 def check_sources(model_args: ModelArguments, args: TrainingArguments, own: EvaluationArguments) -> None:
@@ -115,17 +172,80 @@ def check_sources(model_args: ModelArguments, args: TrainingArguments, own: Eval
         raise UserError("say what to evaluate, one of --model_name_or_path, --predictions and --logits")
     if own.predictions and model_args.model_name_or_path:
         raise UserError("--predictions are scored without a model: leave out --model_name_or_path")
+    if own.null_odds and not own.predictions:
+        raise UserError("--null_odds goes with --predictions: a model and its logits give their own")
+    if own.save_best_threshold and not Path(model_args.model_name_or_path or "").is_dir():
+        raise UserError("save_best_threshold needs --model_name_or_path FOLDER, the model to keep it with")
     if own.save_logits:
         if sources:
             raise UserError("save_logits goes with a model: there are no new logits to save")
         if not own.save_logits.endswith(".npz") or not Path(own.save_logits).parent.is_dir():
             raise UserError(f"save_logits {own.save_logits}: must be an .npz file in a folder that exists")
+    if own.compare:
+        require_file(str(Path(own.compare) / "predictions.json"))
     if args.output_dir == TrainingArguments(None).output_dir:
         if sources:
             raise UserError(f"--{sources[0]} needs --output_dir, the folder for the results")
         name = model_args.model_name_or_path
         local = Path(name).is_dir()
         args.output_dir = str(Path(name) / "evaluation") if local else f"{name.replace('/', '--')}-evaluation"
+
+
+def say_mismatch(saved: str | None, negatives: bool, split: Split) -> None:
+    """Says where the data has unanswerable questions and the model's training had none, or the reverse."""
+    trained = read_settings(saved).get("version_2_with_negative")
+    if trained is False and split.unanswerable:
+        say(
+            f"warning: {split.unanswerable:,} of these {len(split.examples):,} questions have no answer (SQuAD 2.0);"
+            " this model was trained on questions that all have one (SQuAD 1.1), and has not learned to say so"
+        )
+    elif trained and not negatives:
+        say(
+            "note: this model was trained to leave questions unanswered (SQuAD 2.0); these all have an answer, so it is"
+            " scored as SQuAD 1.1 and always answers"
+        )
+
+
+def save_threshold(folder: str, metrics: dict[str, float]) -> None:
+    """Keeps the best threshold in the model's settings, where ``ask.py`` and the next evaluation find it."""
+    if metrics["best_f1"] <= 100.0 * metrics.get("NoAns_total", 0) / metrics["total"]:
+        raise UserError("no threshold on these questions beats answering nothing: none is kept with the model")
+    threshold = metrics["best_f1_thresh"]
+    path = Path(folder) / SETTINGS
+    settings = read_settings(str(path) if path.is_file() else None)
+    write_yaml(path, settings | {"version_2_with_negative": True, "null_score_diff_threshold": threshold})
+    print(f"null_score_diff_threshold {threshold:.4f} is kept in {path}")
+
+
+def score_predictions(own: EvaluationArguments, split: Split, negatives: bool) -> Evaluation:
+    """Scores a file of predictions, and the thresholds on its null odds if there are any."""
+    if own.null_odds and not negatives:
+        raise UserError("null_odds are for SQuAD 2.0: all these questions have an answer")
+    references = gold_answers(split.examples)
+    predictions = read_predictions(own.predictions, references)
+    odds = read_null_odds(own.null_odds, references) if own.null_odds else None
+    metrics = official_scores(predictions, references, negatives, odds)
+    return Evaluation(Path(own.predictions).name, split.examples, predictions, metrics, negatives, odds)
+
+
+def score_model(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: TrainingArguments,
+    own: EvaluationArguments,
+    split: Split,
+) -> Evaluation:
+    """Runs a model, or takes its logits from a file, and scores the answers."""
+    tokenizer = load_tokenizer(model_args)
+    check_lengths(WindowSettings.of(data_args), tokenizer, None)
+    windows = load_windows(split.examples, tokenizer, data_args, model_args.cache_dir, "validation")
+    evaluator = Evaluator(split.examples, WindowArrays.of(windows), data_args)
+    if own.logits:
+        metrics = evaluator.of_logits(*read_logits(own.logits, evaluator.windows))
+    else:
+        metrics = run_model(model_args, args, windows, tokenizer, evaluator, own.save_logits)
+    name = own.logits or model_args.model_name_or_path
+    return evaluator.result(Path(name).resolve().name if Path(name).exists() else name, metrics)
 
 
 def main() -> None:
@@ -139,31 +259,33 @@ def main() -> None:
     split = load_splits(data_args, ("validation",), args.seed, model_args.cache_dir).get("validation")
     if split is None:
         raise UserError("no validation questions: give --validation_file, or a --dataset_name that has that split")
+    negatives = bool(data_args.version_2_with_negative)
+    if own.save_best_threshold and not negatives:
+        raise UserError("save_best_threshold is for SQuAD 2.0: all these questions have an answer")
+    say_mismatch(saved, negatives, split)
+    others = (
+        read_predictions(str(Path(own.compare) / "predictions.json"), gold_answers(split.examples))
+        if own.compare
+        else None
+    )
     if own.predictions:
-        references = gold_answers(split.examples)
-        predictions = read_predictions(own.predictions, references)
-        metrics = official_scores(predictions, references, bool(data_args.version_2_with_negative))
-        write_json(make_folder(args.output_dir) / "eval_results.json", metrics | {"examples": len(split.examples)})
-        print(table([*headline(metrics), ("questions", f"{len(split.examples):,}")]))
-        return
-
-    tokenizer = load_tokenizer(model_args)
-    check_lengths(WindowSettings.of(data_args), tokenizer, None)
-    windows = load_windows(split.examples, tokenizer, data_args, model_args.cache_dir, "validation")
-    evaluator = Evaluator(split.examples, WindowArrays.of(windows), data_args)
-    output = make_folder(args.output_dir)
-    if own.logits:
-        metrics = evaluator(*read_logits(own.logits, evaluator.windows))
+        evaluation = score_predictions(own, split, negatives)
     else:
-        plain = dataclasses.replace(
-            fit_to_device(args), report_to="none", eval_strategy="no", load_best_model_at_end=False, push_to_hub=False
-        )
-        metrics, logits = run_model(model_args, plain, windows, tokenizer, evaluator)
-        if own.save_logits:
-            np.savez(own.save_logits, start=logits[0].astype(np.float32), end=logits[1].astype(np.float32))
-    write_evaluation(output, metrics, evaluator.last, len(split.examples), len(windows))
-    rows = [*headline(metrics), ("loss", f"{metrics['loss']:.4f}"), ("questions", f"{len(split.examples):,}")]
-    print(table([*rows, ("windows", f"{len(windows):,}"), ("results", str(output))]))
+        evaluation = score_model(model_args, data_args, args, own, split)
+
+    output = make_folder(args.output_dir)
+    comparison = None
+    if others is not None:
+        comparison = compare_with(evaluation, Path(own.compare).resolve().name, others)
+        write_json(output / "comparison.json", comparison)
+    write_evaluation(output, evaluation)
+    report = write_report(output, evaluation, comparison, others)
+    changes = differences(comparison) if comparison else []
+    print(table([*headline(evaluation.metrics), *changes, *sizes(evaluation), ("report", str(report))]))
+    if warning := degenerate(evaluation):
+        say(f"warning: {warning}")
+    if own.save_best_threshold:
+        save_threshold(model_args.model_name_or_path, evaluation.metrics)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,12 @@ from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOpti
 from qa.data import load_splits
 from qa.demo import write_demo
 from qa.errors import UserError, one_line, run_command, say
-from qa.evaluation import Evaluator, headline, plain_metrics, write_evaluation
+from qa.evaluation import Evaluator, degenerate, headline, plain_metrics, write_evaluation
+from qa.figures import training_curves, write_picture
 from qa.models import check_fit, load_config, load_model, load_tokenizer, position_limit
 from qa.output import make_folder, table, write_json
 from qa.parsing import parse_arguments
+from qa.report import write_report
 from qa.summary import check_labels, describe, outside, unreachable
 from qa.trainer import QATrainer, fit_to_device
 from qa.window_cache import load_windows
@@ -187,7 +189,10 @@ def main() -> None:
     trainer.save_model()
     if not trainer.is_world_process_zero():
         return
-    write_evaluation(output, scores, evaluator.last, len(splits["validation"].examples), len(windows["validation"]))
+    evaluation = evaluator.result(output.resolve().name, scores)
+    write_evaluation(output, evaluation)
+    report = write_report(output, evaluation)
+    write_picture(output / "curves.png", training_curves(trainer.state.log_history))
     results = plain_metrics(trained.metrics, "train")
     results |= {"global_step": trained.global_step, "features": len(windows["train"])}
     write_json(output / "train_results.json", results)
@@ -197,8 +202,11 @@ def main() -> None:
         ("time", f"{duration(seconds)}, evaluations included"),
         ("peak memory", peak_memory()),
         ("model", args.output_dir),
+        ("report", str(report)),
     ]
     print("\n" + table(rows))
+    if warning := degenerate(evaluation):
+        say(f"warning: training has failed: {warning}; try another seed, a lower learning_rate or warmup_steps: 0.1")
     print(
         f"\nnext:\n  python evaluate_qa.py --model_name_or_path {args.output_dir}\n"
         f'  python ask.py --model_name_or_path {args.output_dir} --question "..." --context "..."'

@@ -4,6 +4,7 @@ import inspect
 from pathlib import Path
 
 import torch
+import yaml
 from huggingface_hub.utils import logging as hub_logging
 from transformers import (
     AutoConfig,
@@ -166,3 +167,8 @@ def saved_settings(args: ModelArguments) -> str | None:
         )
     except Exception:  # a model that cannot be had is reported where it is loaded
         return None
+
+
+def read_settings(path: str | Path | None) -> dict:
+    """The settings at ``path``, which ``saved_settings`` found; nothing where there are none."""
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {} if path else {}

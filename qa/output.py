@@ -21,14 +21,18 @@ def make_folder(path: str) -> Path:
     return folder
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        staged.write_text(text, encoding="utf-8")
+        staged.write_bytes(content)
         os.replace(staged, path)
     except OSError as error:
         staged.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode("utf-8", "replace"))
 
 
 def write_json(path: Path, value) -> None:

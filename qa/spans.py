@@ -5,19 +5,39 @@ the ``n_best_size`` highest ends, kept where both lie in the context, in order, 
 ``max_answer_length`` tokens long; then the ``n_best_size`` best sums over all windows of the example.
 
 Ties: of equal logits the earlier token is the better candidate; of equal sums the earlier window's, then
-the one with the better start, then the one with the better end. Padding never takes part.
+the one with the better start, then the one with the better end; "no answer" comes after the spans it
+equals. Padding never takes part.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import getitem
 
 import numpy as np
+import torch
+from torch.nn import functional
 
 from qa.windows import WindowArrays
 
 LARGEST = np.finfo(np.float32).max
-BELOW_ALL = 1 << 60  # more than the range of sort keys, which keep their column
 CHUNK, PAIRS = 1024, 1 << 20  # windows, and pairs of tokens, searched at once: they bound the memory
+
+
+@dataclass
+class Candidates:
+    """All that the search needs of the logits: W windows, the K best starts and ends of each, best first.
+
+    A window of fewer than K tokens has -1 for the tokens it lacks.
+    """
+
+    start_token: np.ndarray  # (W, K) int32, position in the window
+    end_token: np.ndarray  # (W, K) int32
+    start_logit: np.ndarray  # (W, K) float32
+    end_logit: np.ndarray  # (W, K) float32
+    null: np.ndarray  # (W, 2) float32, start and end logit of CLS
+
+    def __getitem__(self, rows) -> "Candidates":
+        return Candidates(*(getattr(self, item.name)[rows] for item in fields(self)))
 
 
 @dataclass
@@ -49,64 +69,133 @@ def add(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(total), np.float32(-np.inf), total)
 
 
-def sort_key(scores: np.ndarray) -> np.ndarray:
-    """(R, N) int64 keys, all different in a row, in the order of ``scores``; of ties the earlier is greater.
+def descending(scores: np.ndarray) -> np.ndarray:
+    """int64 from 0 to 2**32 - 1, smaller for greater float32 scores.
 
-    A float32's bits, with the negative ones mirrored, sort as integers; the low 20 bits hold the column.
+    A float32's bits, with the negative ones mirrored, sort as integers.
     """
     bits = (scores.astype(np.float32) + np.float32(0)).view(np.int32).astype(np.int64)  # + 0 makes -0.0 equal 0.0
-    ordered = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    return (ordered << 20) | (0xFFFFF - np.arange(scores.shape[1]))
+    return 0x7FFFFFFF - np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
 
 
-def top_columns(keys: np.ndarray, count: int) -> np.ndarray:
-    """(R, min(count, N)) columns of the greatest keys of each row, greatest first."""
-    count = min(count, keys.shape[1])
-    best = np.partition(keys, keys.shape[1] - count, axis=1)[:, keys.shape[1] - count :]
-    return 0xFFFFF - (np.sort(best, axis=1)[:, ::-1] & 0xFFFFF)
+def best_first(row: np.ndarray, scores: np.ndarray, column: np.ndarray, rows: int, count: int) -> np.ndarray:
+    """Which of N entries are the ``count`` best of their row, rows in order; of ties the lower column is better.
+
+    One integer holds row, score and column (10, 32 and 20 bits), so that one plain sort does it.
+    """
+    order = np.argsort((row << 52) | (descending(scores) << 20) | column)
+    return order[rank_within(row[order], rows) < count]
 
 
-def context_offsets(windows: WindowArrays, rows: slice, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """(R, width) first and end character of every token; -1 for tokens that are not of the context."""
-    tokens = windows.tokens[rows.start : rows.stop + 1]
-    counts = np.diff(tokens)
-    row = np.repeat(np.arange(len(counts)), counts)
-    position = np.arange(tokens[0], tokens[-1]) - np.repeat(tokens[:-1] - windows.context_start[rows], counts)
-    start, end = (np.full((len(counts), width), -1, dtype=np.int32) for _ in range(2))
-    start[row, position], end[row, position] = windows.offset_mapping[tokens[0] : tokens[-1]].T
-    return start, end
+def rank_within(group: np.ndarray, groups: int) -> np.ndarray:
+    """(N,) position of each row within its group, rows of a group standing together, groups in order."""
+    counts = np.bincount(group, minlength=groups)
+    return np.arange(len(group)) - (np.cumsum(counts) - counts)[group]
+
+
+def best_tokens(logits: np.ndarray, length: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens with the highest logits, best first, of ties the earlier.
+
+    Args:
+        logits: (R, L) float32, R at most 1,024. length: (R,) tokens of each window; what lies beyond never counts.
+
+    Returns:
+        positions (R, count) int32, -1 beyond a window's tokens, and their logits.
+    """
+    real = np.arange(logits.shape[1]) < length[:, None]
+    scores = np.where(real, logits, np.float32(-np.inf))
+    last = max(logits.shape[1] - count, 0)
+    high = real & (scores >= np.partition(scores, last, axis=1)[:, last, None])
+    row, column = np.divmod(np.flatnonzero(high), logits.shape[1])
+    best = best_first(row, scores[row, column], column, len(logits), count)
+    row, column = row[best], column[best]
+    place = row, rank_within(row, len(logits))
+    position, value = np.full((len(logits), count), -1, "i4"), np.full((len(logits), count), -np.inf, "f4")
+    position[place], value[place] = column, scores[row, column]
+    return position, value
+
+
+def best_tokens_on_device(logits: torch.Tensor, mask: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """``best_tokens`` of one batch where the model is, so that only the few are brought back.
+
+    Args:
+        logits: (B, L) float32. mask: (B, L), 0 beyond a window's tokens.
+    """
+    masked = logits.masked_fill(mask == 0, -torch.inf)
+    value, position = (part[:, :count] for part in torch.sort(masked, dim=1, descending=True, stable=True))
+    position = position.masked_fill(mask.gather(1, position) == 0, -1)
+    missing = 0, count - position.shape[1]
+    return functional.pad(position, missing, value=-1).int(), functional.pad(value, missing, value=-torch.inf)
+
+
+def find_candidates(
+    start_logits: np.ndarray, end_logits: np.ndarray, windows: WindowArrays, n_best_size: int
+) -> Candidates:
+    """The candidates of every window, from all logits (W, L) float32; columns beyond a window are ignored."""
+    width = int(windows.length.max(initial=0))
+    if len(start_logits) != len(windows) or start_logits.shape[1] < width:
+        raise ValueError(f"logits of shape {start_logits.shape} for {len(windows)} windows of up to {width} tokens")
+    rows, shape = np.arange(len(windows)), (len(windows), n_best_size)
+    null = np.stack([start_logits[rows, windows.cls_index], end_logits[rows, windows.cls_index]], axis=1)
+    found = Candidates(*(np.empty(shape, kind) for kind in ("i4", "i4", "f4", "f4")), null)
+    for begin in range(0, len(windows), CHUNK):
+        part = slice(begin, begin + CHUNK)
+        length = windows.length[part]
+        for logits, tokens, best in (
+            (start_logits, found.start_token, found.start_logit),
+            (end_logits, found.end_token, found.end_logit),
+        ):
+            tokens[part], best[part] = best_tokens(logits[part, : int(length.max())], length, n_best_size)
+    return found
 
 
 def search_windows(
-    start_logits: np.ndarray, end_logits: np.ndarray, windows: WindowArrays, n_best_size: int, max_answer_length: int
+    candidates: Candidates, windows: WindowArrays, n_best_size: int, max_answer_length: int
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Yields, chunk by chunk, the best spans of each window: window, tokens, characters and logits, (K,) each."""
-    chunk = max(1, min(CHUNK, PAIRS // n_best_size**2))
+    width = candidates.start_token.shape[1]
+    chunk = max(1, min(CHUNK, PAIRS // width**2))
+    sizes = np.diff(windows.tokens)[:, None]
     for begin in range(0, len(windows), chunk):
-        rows = slice(begin, min(begin + chunk, len(windows)))
-        width = int(windows.length[rows].max())
-        real = np.arange(width) < windows.length[rows, None]
-        starts = np.where(real, start_logits[rows, :width], np.float32(-np.inf))
-        ends = np.where(real, end_logits[rows, :width], np.float32(-np.inf))
-        first_char, end_char = context_offsets(windows, rows, width)
-        top_start = top_columns(sort_key(starts), n_best_size)
-        top_end = top_columns(sort_key(ends), n_best_size)
-        each = np.arange(len(real))[:, None]
-        sums = add(starts[each, top_start][:, :, None], ends[each, top_end][:, None, :])
-        from_char = first_char[each, top_start][:, :, None]
-        to_char = end_char[each, top_end][:, None, :]
-        size = top_end[:, None, :] - top_start[:, :, None] + 1
-        valid = (size >= 1) & (size <= max_answer_length) & (from_char >= 0) & (to_char > from_char)
-        pairs = valid.shape[1] * valid.shape[2]
-        keys = sort_key(sums.reshape(-1, pairs))
-        best = top_columns(np.where(valid.reshape(-1, pairs), keys, keys - BELOW_ALL), n_best_size)
-        row, rank = np.nonzero(valid.reshape(-1, pairs)[each, best])
-        start = top_start[row, best[row, rank] // valid.shape[2]]
-        end = top_end[row, best[row, rank] % valid.shape[2]]
+        part = candidates[begin : begin + chunk]
+        base, size = windows.context_start[begin : begin + chunk, None].astype(np.int32), sizes[begin : begin + chunk]
+        top_start, top_end = part.start_token - base, part.end_token - base  # counted from the context's first token
+        top_start = np.where((top_start >= 0) & (top_start < size), top_start, np.int32(1 << 30))
+        top_end = np.where((top_end >= 0) & (top_end < size), top_end, np.int32(-1))
+        gap = (top_end[:, None, :] - top_start[:, :, None]).view(np.uint32)  # a negative one becomes a huge one
+        row, rank = np.divmod(np.flatnonzero(gap < max_answer_length), width**2)
+        in_start, in_end = np.divmod(rank, width)
+        start, end = top_start[row, in_start], top_end[row, in_end]
+        tokens = windows.tokens[begin + row]
+        from_char = windows.offset_mapping[tokens + start, 0]
+        to_char = windows.offset_mapping[tokens + end, 1]
+        score = add(part.start_logit[row, in_start], part.end_logit[row, in_end])
+        some = np.flatnonzero(to_char > from_char)
+        order = some[best_first(row[some], score[some], rank[some], len(base), n_best_size)]
+        row, in_start, in_end = row[order], in_start[order], in_end[order]
+        shift = base[row, 0]
         yield (
-            *(row + begin, start, end, first_char[row, start], end_char[row, end]),
-            *(starts[row, start], ends[row, end]),
+            *(row + begin, start[order] + shift, end[order] + shift, from_char[order], to_char[order]),
+            *(part.start_logit[row, in_start], part.end_logit[row, in_end]),
         )
+
+
+def search(
+    candidates: Candidates, windows: WindowArrays, examples: int, n_best_size: int = 20, max_answer_length: int = 30
+) -> Spans:
+    """The best spans of every example, over all its windows, which may come in any order and number.
+
+    Args:
+        candidates: one row for each window.
+        examples: number of examples E; ``windows.example_index`` points into them.
+    """
+    parts = list(search_windows(candidates, windows, n_best_size, max_answer_length))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.zeros(0, int)] * 7
+    example = windows.example_index[columns[0]]
+    order = np.argsort(example << 32 | descending(add(columns[5], columns[6])), kind="stable")
+    order = order[rank_within(example[order], examples) < n_best_size]
+    counts = np.minimum(np.bincount(example, minlength=examples), n_best_size)
+    return Spans(*(column[order] for column in columns), first=np.concatenate([[0], np.cumsum(counts)]))
 
 
 def find_spans(
@@ -117,52 +206,63 @@ def find_spans(
     n_best_size: int = 20,
     max_answer_length: int = 30,
 ) -> Spans:
-    """The best spans of every example, over all its windows, which may come in any order and number.
-
-    Args:
-        start_logits, end_logits: (W, L) float32, one row for each window; columns beyond a window are ignored.
-        examples: number of examples E; ``windows.example_index`` points into them.
-    """
-    width = int(windows.length.max(initial=0))
-    if len(start_logits) != len(windows) or start_logits.shape[1] < width:
-        raise ValueError(f"logits of shape {start_logits.shape} for {len(windows)} windows of up to {width} tokens")
-    parts = list(search_windows(start_logits, end_logits, windows, n_best_size, max_answer_length))
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.zeros(0, int)] * 7
-    example = windows.example_index[columns[0]]
-    score = sort_key(add(columns[5], columns[6])[:, None])[:, 0]
-    order = np.lexsort((-score, example))  # stable: ties stay in the order of windows and of rank
-    counts = np.bincount(example, minlength=examples)
-    first = np.concatenate([[0], np.cumsum(counts)])
-    order = order[np.arange(len(order)) - first[example[order]] < n_best_size]
-    counts = np.minimum(counts, n_best_size)
-    return Spans(*(column[order] for column in columns), first=np.concatenate([[0], np.cumsum(counts)]))
+    """``search`` on all logits (W, L) float32, one row for each window."""
+    candidates = find_candidates(start_logits, end_logits, windows, n_best_size)
+    return search(candidates, windows, examples, n_best_size, max_answer_length)
 
 
-def null_scores(start_logits: np.ndarray, end_logits: np.ndarray, windows: WindowArrays, examples: int) -> np.ndarray:
-    """(E, 2) start and end logit of CLS in the window where their sum, the null score, is lowest."""
-    rows = np.arange(len(windows))
-    pair = np.stack([start_logits[rows, windows.cls_index], end_logits[rows, windows.cls_index]], axis=1)
-    order = np.lexsort((sort_key(add(pair[:, 0], pair[:, 1])[:, None])[:, 0], windows.example_index))
-    found, at = np.unique(windows.example_index[order], return_index=True)
+def lowest_null(null: np.ndarray, example_index: np.ndarray, examples: int) -> np.ndarray:
+    """(E, 2) start and end logit of CLS in the window of each example where their sum, the null score, is lowest."""
+    order = np.lexsort((-descending(add(null[:, 0], null[:, 1])), example_index))
+    found, at = np.unique(example_index[order], return_index=True)
     lowest = np.zeros((examples, 2), dtype=np.float32)
-    lowest[found] = pair[order[at]]
+    lowest[found] = null[order[at]]
     return lowest
 
 
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Softmax of a vector, equal shares among the best where the best is infinite."""
-    best = scores.max()
-    weights = np.exp(scores - best) if np.isfinite(best) else (scores == best).astype(np.float32)
-    return weights / weights.sum()
+def null_scores(start_logits: np.ndarray, end_logits: np.ndarray, windows: WindowArrays, examples: int) -> np.ndarray:
+    """``lowest_null`` of all logits (W, L)."""
+    rows = np.arange(len(windows))
+    null = np.stack([start_logits[rows, windows.cls_index], end_logits[rows, windows.cls_index]], axis=1)
+    return lowest_null(null, windows.example_index, examples)
 
 
 @dataclass
 class Answers:
-    """Predictions by id, the n-best list behind each, and for SQuAD 2.0 the null odds."""
+    """What every example is answered, and the n-best list behind it.
 
+    ``first[i]:first[i + 1]`` are the N entries' rows of example i, best first; for SQuAD 2.0 the empty answer
+    is among them.
+    """
+
+    ids: list[str]
     predictions: dict[str, str]
-    nbest: dict[str, list[dict]]
-    null_odds: dict[str, float] | None
+    best_texts: dict[str, str]  # the best span's text, whatever the null score says
+    best_spans: np.ndarray  # (E, 2) its characters, -1 where there is none
+    null_odds: dict[str, float] | None  # SQuAD 2.0: null score less the best span's
+    texts: list[str]
+    start_logit: np.ndarray  # (N,) float32
+    end_logit: np.ndarray  # (N,) float32
+    probability: np.ndarray  # (N,) float32, softmax over an example's entries
+    confidence: np.ndarray  # (E,) probability of the entry that is the prediction
+    first: np.ndarray  # (E + 1,)
+
+    @property
+    def nbest(self) -> dict[str, list[dict]]:
+        """The n-best lists as ``nbest_predictions.json`` holds them."""
+        columns = self.texts, self.start_logit.tolist(), self.end_logit.tolist(), self.probability.tolist()
+        names = "text", "start_logit", "end_logit", "probability"
+        entries = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+        first = self.first.tolist()
+        return {key: entries[first[i] : first[i + 1]] for i, key in enumerate(self.ids)}
+
+
+def softmax(scores: np.ndarray, group: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """(N,) softmax within each group, none of which is empty; equal shares among the best where it is infinite."""
+    best = np.maximum.reduceat(scores, first[:-1])[group]
+    with np.errstate(invalid="ignore"):
+        weights = np.where(np.isfinite(best), np.exp(scores - best), scores == best).astype(np.float32)
+    return weights / np.add.reduceat(weights, first[:-1])[group]
 
 
 def read_answers(
@@ -170,34 +270,56 @@ def read_answers(
 ) -> Answers:
     """Spans to texts. With ``nulls`` (E, 2), no answer where the null score beats the best by over ``threshold``.
 
-    Each n-best entry has text, start_logit, end_logit and probability (softmax over the list). An example
-    without any span is answered by an empty text.
+    An example without any span is answered by an empty text.
     """
-    predictions, nbest = {}, {}
-    null_odds = None if nulls is None else {}
-    begin, end = spans.start_char.tolist(), spans.end_char.tolist()
-    start_logit, end_logit = spans.start_logit.tolist(), spans.end_logit.tolist()
-    scores = spans.score
-    first = spans.first.tolist()
-    for i, (key, context) in enumerate(zip(ids, contexts, strict=True)):
-        entries = [
-            {"text": context[begin[j] : end[j]], "start_logit": start_logit[j], "end_logit": end_logit[j]}
-            for j in range(first[i], first[i + 1])
-        ]
-        own = scores[first[i] : first[i + 1]]
-        if nulls is not None:
-            null = add(*nulls[i])
-            rank = int((own >= null).sum())
-            entries.insert(rank, {"text": "", "start_logit": float(nulls[i, 0]), "end_logit": float(nulls[i, 1])})
-            best_span = own[0] if len(own) else -LARGEST
-            null_odds[key] = float(np.clip(null - best_span, -LARGEST, LARGEST))
-            own = np.insert(own, rank, null)
-            entries, own = entries[: max(n_best_size, rank + 1)], own[: max(n_best_size, rank + 1)]
-        elif not entries:
-            entries, own = [{"text": "", "start_logit": 0.0, "end_logit": 0.0}], np.zeros(1, dtype=np.float32)
-        for entry, probability in zip(entries, softmax(own).tolist(), strict=True):
-            entry["probability"] = probability
-        best = next((entry["text"] for entry in entries if entry["text"]), "")
-        predictions[key] = best if nulls is None or null_odds[key] <= threshold else ""
-        nbest[key] = entries
-    return Answers(predictions, nbest, null_odds)
+    count = len(ids)
+    example = np.repeat(np.arange(count), np.diff(spans.first))
+    has_span = np.diff(spans.first) > 0
+    best = np.minimum(spans.first[:-1], max(len(example) - 1, 0))
+    best_spans = np.full((count, 2), -1)
+    best_spans[has_span] = np.stack([spans.start_char, spans.end_char], axis=1)[best[has_span]]
+
+    # The empty answer is one more entry: of every example for SQuAD 2.0, else of those without a span.
+    empty = np.arange(count) if nulls is not None else np.flatnonzero(~has_span)
+    logits = nulls if nulls is not None else np.zeros((len(empty), 2), dtype=np.float32)
+    start_logit = np.concatenate([spans.start_logit, logits[:, 0]]).astype(np.float32)
+    end_logit = np.concatenate([spans.end_logit, logits[:, 1]]).astype(np.float32)
+    group, score = np.concatenate([example, empty]), add(start_logit, end_logit)
+    order = np.argsort(group << 32 | descending(score), kind="stable")
+    order = order[(rank_within(group[order], count) < n_best_size) | (order >= len(example))]
+    group, score = group[order], score[order]
+    first = np.concatenate([[0], np.cumsum(np.bincount(group, minlength=count))])
+
+    begin = np.concatenate([spans.start_char, np.zeros_like(empty)])[order].tolist()
+    end = np.concatenate([spans.end_char, np.zeros_like(empty)])[order].tolist()
+    texts = list(map(getitem, map(contexts.__getitem__, group.tolist()), map(slice, begin, end)))
+    best_texts = {
+        key: contexts[i][b:e] if e > 0 else ""
+        for i, (key, (b, e)) in enumerate(zip(ids, best_spans.tolist(), strict=True))
+    }
+    null_odds = None
+    if nulls is not None:
+        top = np.full(count, -LARGEST, dtype=np.float32)
+        top[has_span] = spans.score[best[has_span]]
+        odds = np.clip(add(add(nulls[:, 0], nulls[:, 1]), -top), -LARGEST, LARGEST)
+        null_odds = dict(zip(ids, odds.tolist(), strict=True))
+    predictions = best_texts
+    probability = softmax(score, group, first)
+    chosen = np.minimum(first[:-1] + (order[first[:-1]] >= len(example)), first[1:] - 1)  # the first that is no null
+    if null_odds is not None:
+        predictions = {key: text if null_odds[key] <= threshold else "" for key, text in best_texts.items()}
+        refused = np.array([not text for text in predictions.values()], dtype=bool)
+        chosen = np.where(refused, np.flatnonzero(order >= len(example)), chosen)
+    return Answers(
+        ids=ids,
+        predictions=predictions,
+        best_texts=best_texts,
+        best_spans=best_spans,
+        null_odds=null_odds,
+        texts=texts,
+        start_logit=start_logit[order],
+        end_logit=end_logit[order],
+        probability=probability,
+        confidence=probability[chosen],
+        first=first,
+    )

@@ -14,6 +14,7 @@ from transformers import Trainer, TrainingArguments
 from qa.evaluation import Evaluator
 from qa.models import SETTINGS, save_tokenizer, takes_token_types
 from qa.output import write_yaml
+from qa.spans import Candidates, best_tokens_on_device
 
 MEGABATCH = 64  # batches among which windows of one length are sought: enough to pad little, few enough to stay random
 
@@ -90,8 +91,10 @@ def by_length(lengths: np.ndarray) -> np.ndarray:
     return np.argsort(-np.asarray(lengths), kind="stable")
 
 
-def masked_loss(outputs, attention_mask: torch.Tensor, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of start and end over the real tokens only, in fp32.
+def masked_loss(
+    outputs, attention_mask: torch.Tensor, start: torch.Tensor, end: torch.Tensor, reduction: str = "mean"
+) -> torch.Tensor:
+    """Mean cross-entropy of start and end over the real tokens only, in fp32; (B,) with reduction ``none``.
 
     The models' own loss lets padded positions into the softmax, so it changes with the amount of padding.
 
@@ -101,7 +104,7 @@ def masked_loss(outputs, attention_mask: torch.Tensor, start: torch.Tensor, end:
     loss = 0
     for logits, labels in ((outputs.start_logits, start), (outputs.end_logits, end)):
         logits = logits.float().masked_fill(attention_mask == 0, torch.finfo(torch.float32).min)
-        loss = loss + functional.cross_entropy(logits, labels) / 2
+        loss = loss + functional.cross_entropy(logits, labels, reduction=reduction) / 2
     return loss
 
 
@@ -130,6 +133,8 @@ class QATrainer(Trainer):
             **kwargs,
         )
         self.evaluator, self.settings = evaluator, settings
+        self.keep_logits = False  # all logits (W, L) among the predictions, for a file
+        self.cls_last = bool((evaluator.windows.cls_index > 0).any())
         self.loss_is_scaled_for_ga = False  # masked_loss is a mean over one batch
         self.evaluated: tuple[int, dict[str, float]] | None = None  # step and metrics of the last evaluation
 
@@ -162,20 +167,29 @@ class QATrainer(Trainer):
         return FixedOrder(by_length(self.evaluator.windows.length))
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Logits only; the loss is computed with the metrics, over all windows at once."""
+        """Instead of logits (B, L) only what is needed of them, so that memory does not grow with the windows' length:
+        the best starts and ends, the logits of CLS, and the loss of every window."""
         inputs = self._prepare_inputs(inputs)
         labels = inputs.pop("start_positions"), inputs.pop("end_positions")
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(**inputs)
-        return None, (outputs.start_logits.float(), outputs.end_logits.float()), labels
+        mask, count = inputs["attention_mask"], self.evaluator.args.n_best_size
+        start, end = outputs.start_logits.float(), outputs.end_logits.float()
+        cls = mask.sum(1, keepdim=True) - 1 if self.cls_last else torch.zeros_like(mask[:, :1])
+        (start_token, start_best), (end_token, end_best) = (best_tokens_on_device(x, mask, count) for x in (start, end))
+        null = torch.cat([start.gather(1, cls), end.gather(1, cls)], dim=1)
+        losses = masked_loss(outputs, mask, *labels, reduction="none")
+        kept = (start, end) if self.keep_logits else ()
+        return None, (start_token, end_token, start_best, end_best, null, losses, *kept), labels
 
     def score(self, prediction) -> dict[str, float]:
-        return self.evaluator(*self.in_order(prediction.predictions))
+        *candidates, losses = self.in_order(prediction.predictions)[:6]
+        return self.evaluator(Candidates(*candidates), losses)
 
-    def in_order(self, logits: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
-        """Puts logits (W, L), which come longest window first, back into the order of the windows."""
+    def in_order(self, arrays: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+        """Puts rows (W, ...), which come longest window first, back into the order of the windows."""
         back = np.argsort(by_length(self.evaluator.windows.length), kind="stable")
-        return [part[back] for part in logits]
+        return [array[back] for array in arrays]
 
     def _save(self, output_dir=None, state_dict=None):
         """As ``Trainer``, but no ``training_args.bin``: it is a pickle and holds the Hub token in clear text."""

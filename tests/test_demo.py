@@ -79,3 +79,18 @@ def test_the_whole_path(tmp_path):
         asked = ("--question", question, "--context", context)
         printed = python(REPOSITORY / "ask.py", "--model_name_or_path", "demo_model", *asked, cwd=tmp_path)
         assert printed.splitlines()[0].split() == ["answer", answer]
+
+
+@pytest.mark.slow
+def test_a_model_learns_to_leave_questions_unanswered(tmp_path):
+    """Trained, its best threshold found, kept with it, used by the next evaluation, and shown in the report."""
+    python(REPOSITORY / "train.py", "--config", REPOSITORY / "configs/demo_v2.yaml", cwd=tmp_path)
+    evaluate = (REPOSITORY / "evaluate_qa.py", "--model_name_or_path", "demo_model_v2")
+    first = json.loads((tmp_path / "demo_model_v2/eval_results.json").read_text())
+    assert first["NoAns_f1"] >= 90 and first["HasAns_f1"] >= 60 and first["NoAns_total"] + first["HasAns_total"] == 500
+    assert "is kept in" in python(*evaluate, "--save_best_threshold", "true", cwd=tmp_path)
+    python(*evaluate, cwd=tmp_path)
+    again = json.loads((tmp_path / "demo_model_v2/evaluation/eval_results.json").read_text())
+    assert again["f1"] == pytest.approx(first["best_f1"]) and again["best_f1_thresh"] == first["best_f1_thresh"]
+    page = (tmp_path / "demo_model_v2/evaluation/report.html").read_text(encoding="utf-8")
+    assert f"<b>{first['best_f1_thresh']:.4f}</b>" in page and f"In use: {first['best_f1_thresh']:.4f}" in page

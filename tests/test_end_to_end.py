@@ -1,5 +1,6 @@
 """The commands as a person types them, on a tiny model: train, evaluate, ask."""
 
+import gzip
 import json
 import os
 import shutil
@@ -86,6 +87,150 @@ def test_evaluating_again_gives_the_same(trained, tmp_path, capsys):
     assert read(tmp_path / "b/nbest_predictions.json") == read(tmp_path / "a/nbest_predictions.json")
     run(evaluate_qa, "--predictions", tmp_path / "a/predictions.json", *data, tmp_path / "c")
     assert read(tmp_path / "c/eval_results.json")["f1"] == first["f1"]
+
+
+def test_the_folder_holds_a_report_and_the_curves(trained):
+    from PIL import Image
+
+    page = (trained / "report.html").read_text(encoding="utf-8")
+    assert f"<b>{read(trained / 'eval_results.json')['f1']:.2f}</b> F1" in page
+    assert "the most that labels, windows and limits allow" in page and "Can its confidence be trusted?" in page
+    with Image.open(trained / "curves.png") as picture:
+        assert picture.format == "PNG" and picture.width > 1000
+        assert len({colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}) > 20, "something is drawn"
+
+
+def test_evaluations_are_compared(trained, tmp_path, capsys):
+    run(evaluate_qa, "--model_name_or_path", trained, "--output_dir", tmp_path, "--compare", trained)
+    assert read(tmp_path / "comparison.json")["f1"]["p_value"] == 1
+    assert "0 gained, 0 lost" in capsys.readouterr().out and "Against model" in (tmp_path / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def negatives(tmp_path_factory, tiny_data):
+    """The tiny data as SQuAD 2.0: every third question has no answer."""
+    folder = tmp_path_factory.mktemp("negatives")
+    for name, opener in (("train.json", open), ("dev.json.gz", gzip.open)):
+        with opener(tiny_data / name, "rt", encoding="utf-8") as file:
+            data = json.load(file)
+        questions = [qa for article in data["data"] for paragraph in article["paragraphs"] for qa in paragraph["qas"]]
+        for qa in questions[::3]:
+            qa["answers"], qa["is_impossible"] = [], True
+        with opener(folder / name, "wt", encoding="utf-8") as file:
+            json.dump(data, file)
+    return folder
+
+
+def test_squad_2_with_its_best_threshold_kept_and_used(negatives, tiny_data, tiny_model, tmp_path, capsys):
+    model, again = tmp_path / "model", tmp_path / "again"
+    train_tiny(negatives, tiny_model, model, "--num_train_epochs", 4)
+    settings = yaml.safe_load((model / "settings.yaml").read_text())
+    assert settings["version_2_with_negative"] is True, "found from the data"
+    results = read(model / "eval_results.json")
+    assert results["NoAns_total"] == 6 and results["HasAns_total"] == 10 and results["total"] == 16
+    odds, texts = read(model / "null_odds.json"), read(model / "predictions.json")
+    assert all((odds[key] > 0) == (text == "") for key, text in texts.items())
+
+    threshold = min(odds.values()) - 1  # so that all is answered by nothing: a model that has learned nothing
+    settings["null_score_diff_threshold"] = threshold
+    (model / "settings.yaml").write_text(yaml.safe_dump(settings))
+    run(evaluate_qa, "--model_name_or_path", model, "--output_dir", again)
+    assert (
+        set(read(again / "predictions.json").values()) == {""} and read(again / "eval_results.json")["NoAns_f1"] == 100
+    )
+    best = {name: value for name, value in read(again / "eval_results.json").items() if name.startswith("best_")}
+    assert best == {name: pytest.approx(results[name]) for name in best} and len(best) == 4, "from the raw answers"
+
+    keep = ("--model_name_or_path", model, "--save_best_threshold", "true", "--output_dir", again)
+    capsys.readouterr()
+    if best["best_f1"] > 100 * 6 / 16:
+        run(evaluate_qa, *keep)
+        assert "is kept in" in capsys.readouterr().out
+        run(evaluate_qa, "--model_name_or_path", model, "--output_dir", again)
+        assert read(again / "eval_results.json")["f1"] == pytest.approx(best["best_f1"])
+        assert "Which threshold?" in (again / "report.html").read_text()
+    else:
+        with pytest.raises(UserError, match="no threshold on these questions beats answering nothing"):
+            run(evaluate_qa, *keep)
+
+    run(
+        evaluate_qa,
+        "--model_name_or_path",
+        model,
+        "--validation_file",
+        tiny_data / "dev.json.gz",
+        "--output_dir",
+        again,
+    )
+    assert "scored as SQuAD 1.1 and always answers" in capsys.readouterr().err
+    assert "exact_match" in read(again / "eval_results.json") and "" not in read(again / "predictions.json").values()
+
+
+def test_published_style_null_odds(negatives, tmp_path, capsys):
+    data = ("--validation_file", negatives / "dev.json.gz", "--output_dir", tmp_path / "out")
+    with gzip.open(negatives / "dev.json.gz", "rt") as file:
+        articles = json.load(file)["data"]
+    questions = [qa for article in articles for paragraph in article["paragraphs"] for qa in paragraph["qas"]]
+    texts = {qa["id"]: qa["answers"][0]["text"] if qa["answers"] else "wrong" for qa in questions}
+    odds = {
+        qa["id"]: 0.9 if qa["is_impossible"] else 0.1
+        for qa in (question | {"is_impossible": not question["answers"]} for question in questions)
+    }
+    files = [tmp_path / "p.json", tmp_path / "o.json"]
+    for path, content in zip(files, (texts, odds), strict=True):
+        path.write_text(json.dumps(content))
+    run(evaluate_qa, "--predictions", files[0], "--null_odds", files[1], *data)
+    results = read(tmp_path / "out/eval_results.json")
+    assert results["exact"] == 62.5 and results["best_exact"] == 100 and results["best_exact_thresh"] == 0.1
+    for content, message in (
+        ({"x": 1}, "of none of the 16"),
+        (odds | {questions[0]["id"]: "1"}, "is not a number: "),
+        (dict(list(odds.items())[1:]), "1 questions have no null odds"),
+    ):
+        files[1].write_text(json.dumps(content))
+        with pytest.raises(UserError, match=message):
+            run(evaluate_qa, "--predictions", files[0], "--null_odds", files[1], *data)
+
+
+def test_a_1_1_model_on_2_0_data_is_said(trained, negatives, tmp_path, capsys):
+    run(
+        evaluate_qa,
+        "--model_name_or_path",
+        trained,
+        "--validation_file",
+        negatives / "dev.json.gz",
+        "--output_dir",
+        tmp_path,
+    )
+    assert "6 of these 16 questions have no answer (SQuAD 2.0); this model was trained on" in capsys.readouterr().err
+    assert read(tmp_path / "eval_results.json")["NoAns_total"] == 6
+
+
+def test_a_long_document_is_evaluated_in_little_memory(trained, tmp_path, monkeypatch):
+    """40,000 characters, hundreds of windows: of each only the best tokens are kept."""
+    from conftest import squad
+
+    from qa.evaluation import Evaluator
+
+    kept, call = [], Evaluator.__call__
+    monkeypatch.setattr(Evaluator, "__call__", lambda self, *parts: kept.append(parts[0]) or call(self, *parts))
+    text = "Mira was born in Sollen in 1931. She left for the town of Zoë at five. " * 570 + "Ann wrote it."
+    (tmp_path / "long.json").write_text(json.dumps(squad([(text, "Who wrote it?", "Ann wrote")])))
+    run(
+        evaluate_qa,
+        "--model_name_or_path",
+        trained,
+        "--validation_file",
+        tmp_path / "long.json",
+        "--output_dir",
+        tmp_path,
+    )
+    windows = read(tmp_path / "eval_results.json")["features"]
+    (candidates,) = kept
+    assert len(text) > 40_000 and windows > 300 and candidates.start_token.shape == (windows, 20)
+    nbest = read(tmp_path / "nbest_predictions.json")
+    assert [len(entries) for entries in nbest.values()] == [20]
+    assert (tmp_path / "report.html").stat().st_size < 300_000
 
 
 def test_scores_do_not_depend_on_the_batch_size(trained, tmp_path):
@@ -306,8 +451,8 @@ def test_each_mistake_is_one_clear_line(command, argv, message, tmp_path, monkey
     [
         ("{", "line 1: not JSON"),
         ("[]", "must be an object that maps"),
-        ('{"q40": 3}', "the answer to q40 is not text"),
-        ('{"other": "x"}', "has no answer to any of the 16 questions"),
+        ('{"q40": 3}', "the answer of q40 is not text: 3"),
+        ('{"other": "x"}', "has the answer of none of the 16 questions"),
     ],
 )
 def test_bad_predictions_file(tiny_data, tmp_path, content, message):

@@ -1,10 +1,12 @@
 """The span search against a brute force over every pair of tokens, on random logits, windows and offsets."""
 
 import numpy as np
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qa.spans import add, find_spans, null_scores, read_answers
+from qa.evaluation import perfect_candidates
+from qa.spans import add, best_tokens, best_tokens_on_device, find_candidates, find_spans, null_scores, read_answers
 from qa.windows import WindowArrays
 
 INFINITY = float("inf")
@@ -84,6 +86,41 @@ def test_search_equals_brute_force(shapes, seed, ties, n_best, longest, data):
             columns = spans.score, spans.window, spans.start_token, spans.end_token, spans.start_char, spans.end_char
             got = list(zip(*(column[part].tolist() for column in columns), strict=True))
             assert got == brute_force(start, end, arrays, example, n_best, longest)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(NUMBERS, min_size=6, max_size=6), min_size=1, max_size=4), st.integers(1, 9), st.data())
+def test_best_tokens_are_those_of_a_stable_sort_on_any_device(rows, count, data):
+    logits = np.array(rows, dtype=np.float32)
+    length = np.array([data.draw(st.integers(1, 6)) for _ in rows])
+    mask = torch.from_numpy(np.arange(6) < length[:, None]).long()
+    on_device = [part.numpy() for part in best_tokens_on_device(torch.from_numpy(logits), mask, count)]
+    for position, value in (best_tokens(logits, length, count), on_device):
+        for i, row in enumerate(rows):
+            best = sorted(range(length[i]), key=lambda j: -row[j])[:count]
+            assert position[i].tolist() == best + [-1] * (count - len(best))
+            np.testing.assert_array_equal(value[i, : len(best)], logits[i, best])
+            assert np.isneginf(value[i, len(best) :]).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(WINDOW, min_size=1, max_size=6), st.integers(1, 9), st.data())
+def test_perfect_candidates_are_those_of_logits_that_know_the_label(shapes, count, data):
+    arrays = make_arrays(shapes, np.random.default_rng(0))
+    start, end = np.zeros((2, len(shapes), int(arrays.length.max())), np.float32)
+    for i in range(len(shapes)):
+        arrays.start_positions[i], arrays.end_positions[i] = (
+            data.draw(st.integers(0, arrays.length[i] - 1)) for _ in "se"
+        )
+        start[i, arrays.start_positions[i]], end[i, arrays.end_positions[i]] = 1, 1
+    expected, got = find_candidates(start, end, arrays, count), perfect_candidates(arrays, count)
+    assert expected.start_token.tolist() == got.start_token.tolist()
+    assert expected.end_token.tolist() == got.end_token.tolist()
+    real = got.start_token >= 0
+    assert (expected.start_logit[real] == got.start_logit[real]).all()
+    assert (expected.end_logit[real] == got.end_logit[real]).all()
+    labelled = arrays.start_positions != arrays.cls_index
+    assert (expected.null[:, 0] == got.null[:, 0]).all() and (got.null[labelled] == 0).all()
 
 
 @settings(max_examples=50, deadline=None)

@@ -57,11 +57,27 @@ def test_metric_by_hand():
 def test_metric_v2_by_hand():
     golds = references({"1": ["Ann"], "2": [], "3": []})
     texts = {"1": "ann", "2": "", "3": "something"}
-    scores = load("squad_v2").compute(
-        predictions=[{"id": key, "prediction_text": text} for key, text in texts.items()], references=golds
-    )
+    scores = load("squad_v2").compute(predictions=without_odds(texts), references=golds)
     expected = {"exact": 200 / 3, "HasAns_exact": 100.0, "HasAns_total": 1, "NoAns_exact": 50.0, "NoAns_total": 2}
     assert scores["total"] == 3 and expected.items() <= scores.items()
+    assert not any(name.startswith("best_") for name in scores), "no thresholds without null odds"
+
+
+def without_odds(texts: dict[str, str]) -> list[dict]:
+    return [{"id": key, "prediction_text": text, "no_answer_probability": None} for key, text in texts.items()]
+
+
+def test_best_thresholds_by_hand():
+    """In the order of their odds: a right answer, a wrong one, one where there is none, one half right."""
+    golds = references({"1": ["Ann"], "2": ["Bob"], "3": [], "4": ["red apple"]})
+    texts, odds = {"1": "Ann", "2": "x", "3": "y", "4": "apple"}, {"1": -3.0, "2": -1.0, "3": 0.5, "4": 2.0}
+    predictions = [{"id": key, "prediction_text": texts[key], "no_answer_probability": odds[key]} for key in texts]
+    scores = load("squad_v2").compute(predictions=predictions, references=golds)
+    assert (scores["exact"], scores["f1"]) == (25.0, 25.0), "odds over 1 count as no answer: 4 is not scored"
+    assert (scores["best_exact"], scores["best_exact_thresh"]) == (50.0, -3.0)
+    assert (scores["best_f1"], scores["best_f1_thresh"]) == (50.0, -3.0), "answering 3 and 4 costs 1 and gains 2/3"
+    scores = load("squad_v2").compute(predictions=predictions, references=golds, no_answer_threshold=5.0)
+    assert scores["f1"] == pytest.approx(100 * (1 + 2 / 3) / 4) and scores["NoAns_f1"] == 0
 
 
 def test_loads_without_network_in_an_empty_cache(tmp_path):
@@ -115,5 +131,7 @@ def test_published_systems_score_to_the_last_digit(shared, data, system, config,
         for qa in paragraph["qas"]
     }
     with gzip.open(shared / f"data/predictions/{system}.json.gz") as file:
-        predictions = [{"id": key, "prediction_text": text} for key, text in json.load(file).items()]
+        texts = json.load(file)
+    predictions = [{"id": key, "prediction_text": text} for key, text in texts.items()]
+    predictions = without_odds(texts) if config == "squad_v2" else predictions
     assert load(config).compute(predictions=predictions, references=references(golds)) == expected
