@@ -13,7 +13,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Names that people type from older releases and other scripts, and what to write now.
 RENAMED = {
-    "overwrite_output_dir": "is gone from transformers 5: delete the folder, or give another --output_dir",
     "logging_dir": "is gone from transformers 5: TensorBoard logs go to OUTPUT_DIR/runs,"
     " or where the environment variable TENSORBOARD_LOGGING_DIR says",
     "group_by_length": "is gone from transformers 5: write train_sampling_strategy: group_by_length",
@@ -113,10 +112,16 @@ class DataArguments:
         require(math.isfinite(self.null_score_diff_threshold), "null_score_diff_threshold", "must be a finite number")
 
 
+@dataclass
 class TrainingOptions(TrainingArguments):
-    """Every field of ``TrainingArguments``, in its own group of ``--help``."""
+    """Every field of ``TrainingArguments``, and what keeps a run safe, in one group of ``--help``."""
 
     _argument_group_name = "training, evaluation and saving (TrainingArguments of transformers)"
+
+    recovery_minutes: float = option(
+        5.0, "Minutes between recovery checkpoints, of which the newest is kept until a regular one (0: none)."
+    )
+    overwrite_output_dir: bool = option(False, "Delete the run that output_dir holds, and start anew.")
 
 
 def require(condition: bool, name: str, rule: str) -> None:
@@ -135,6 +140,7 @@ def check_training(args: TrainingArguments) -> None:
     for name in ("seed", "dataloader_num_workers"):
         require(getattr(args, name) >= 0, name, "must not be negative")
     require(bool(args.output_dir), "output_dir", "must not be empty")
+    require(0 <= args.recovery_minutes < float("inf"), "recovery_minutes", "must not be negative")
     plain, default = args.to_dict(), TrainingArguments("").to_dict()
     for name in UNSUPPORTED:
         require(plain[name] == default[name], name, "is not supported here: leave it out")
@@ -151,9 +157,9 @@ def as_settings(*parsed) -> dict:
     settings: dict = {}
     for arguments in parsed:
         if isinstance(arguments, TrainingArguments):
-            default = TrainingArguments(output_dir="").to_dict()
+            default = type(arguments)(output_dir="").to_dict()
             names = {item.name for item in dataclasses.fields(arguments) if item.init}
-            names -= {*RENAMED, "resume_from_checkpoint", "local_rank"}
+            names -= {*RENAMED, "resume_from_checkpoint", "overwrite_output_dir", "local_rank"}
             for name, value in arguments.to_dict().items():
                 if name in names and value != default[name] and not name.startswith("gradient_checkpointing"):
                     settings[name] = value

@@ -18,6 +18,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from qa.arguments import ModelArguments
+from qa.checkpoints import find_checkpoints
 from qa.errors import UserError, one_line
 
 SETTINGS = "settings.yaml"
@@ -153,10 +154,21 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def check_finished(folder: Path) -> None:
+    """Raises UserError for the folder of a run that has checkpoints, but no model yet."""
+    weights = [path for ending in ("safetensors", "bin") for path in folder.glob(f"*.{ending}")]
+    if not weights and (saved := find_checkpoints(folder)):
+        raise UserError(
+            f"{folder} holds a run that is not finished: run train.py again to finish it, or give its newest"
+            f" checkpoint, {saved[0]}"
+        )
+
+
 def saved_settings(args: ModelArguments) -> str | None:
     """Path of the settings that ``train.py`` saved with a model; None where it has none, or there is no model."""
     if not args.model_name_or_path:
         return None
+    check_finished(Path(args.model_name_or_path).expanduser())
     try:
         return cached_file(
             args.model_name_or_path,

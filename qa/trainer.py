@@ -2,18 +2,25 @@
 
 import dataclasses
 import math
+import shutil
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch.nn import functional
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 
+from qa import checkpoints
+from qa.errors import UserError, one_line, say
 from qa.evaluation import Evaluator
 from qa.models import SETTINGS, save_tokenizer, takes_token_types
 from qa.output import write_yaml
+from qa.run import Stopped, StopRequest
 from qa.spans import Candidates, best_tokens_on_device
 
 MEGABATCH = 64  # batches among which windows of one length are sought: enough to pad little, few enough to stay random
@@ -123,9 +130,18 @@ class QATrainer(Trainer):
     Args:
         evaluator: scores the logits of ``eval_dataset``, whose windows it holds.
         settings: written beside every saved model as ``settings.yaml``.
+        stop: asked after every step whether to save and stop.
     """
 
-    def __init__(self, *, evaluator: Evaluator, settings: dict | None = None, pad_to: int | None = None, **kwargs):
+    def __init__(
+        self,
+        *,
+        evaluator: Evaluator,
+        settings: dict | None = None,
+        pad_to: int | None = None,
+        stop: StopRequest | None = None,
+        **kwargs,
+    ):
         model, tokenizer = kwargs["model"], kwargs["processing_class"]
         super().__init__(
             data_collator=Collator(tokenizer.pad_token_id, takes_token_types(model), pad_to),
@@ -136,6 +152,9 @@ class QATrainer(Trainer):
         self.keep_logits = False  # all logits (W, L) among the predictions, for a file
         self.cls_last = bool((evaluator.windows.cls_index > 0).any())
         self.loss_is_scaled_for_ga = False  # masked_loss is a mean over one batch
+        self.stop = stop or StopRequest()
+        self.saved: tuple[int, Path | None, float] = 0, None, time.monotonic()  # step, where, and when
+        self.staging: Path | None = None
         self.evaluated: tuple[int, dict[str, float]] | None = None  # step and metrics of the last evaluation
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
@@ -190,6 +209,80 @@ class QATrainer(Trainer):
         """Puts rows (W, ...), which come longest window first, back into the order of the windows."""
         back = np.argsort(by_length(self.evaluator.windows.length), kind="stable")
         return [array[back] for array in arrays]
+
+    def _get_output_dir(self, trial=None) -> str:
+        return str(self.staging or self.args.output_dir)
+
+    def _save_checkpoint(self, model, trial=None, kind: str = checkpoints.REGULAR) -> None:
+        """As ``Trainer``, but under a staging name until all is written; its rotation follows the renaming."""
+        step, folder = self.state.global_step, Path(self.args.output_dir)
+        final, best = folder / f"{kind}-{step}", self.state.best_model_checkpoint
+        if kind == checkpoints.REGULAR and self.state.best_global_step == step:
+            best = str(final)
+        self.staging = folder / checkpoints.STAGING
+        staged = self.staging / f"{checkpoints.REGULAR}-{step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            self.state.best_model_checkpoint = best
+            if self.is_world_process_zero():
+                self.state.save_to_json(str(staged / "trainer_state.json"))
+                checkpoints.seal(staged, final, self.train_dataset._fingerprint)
+                if kind == checkpoints.REGULAR:
+                    checkpoints.rotate(folder, self.args.save_total_limit, {final, Path(best or final)})
+                checkpoints.remove_recoveries(folder, before=step)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            free = shutil.disk_usage(folder).free
+            raise UserError(
+                f"{final} could not be saved, with {free / 2**30:.2f} GiB free on the disk: {one_line(error)}. Earlier"
+                " checkpoints are whole: free some space and run the same command again to go on"
+            ) from error
+        finally:
+            if self.is_world_process_zero():
+                shutil.rmtree(self.staging, ignore_errors=True)
+            self.staging = None
+        self.accelerator.wait_for_everyone()
+        self.saved = step, final, time.monotonic()
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs) -> None:
+        """As ``Trainer``, then a recovery checkpoint if one is due, and the end if a signal asked for it.
+
+        Never on an epoch's last step before its evaluation: a run that goes on from there would leave that out.
+        """
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        minutes = self.args.recovery_minutes
+        due = bool(minutes) and time.monotonic() - self.saved[2] > 60 * minutes
+        due, asked = self.any_process(due, self.stop.number is not None)
+        within = not float(self.state.epoch).is_integer() and self.state.global_step < self.state.max_steps
+        if within and self.saved[0] != self.state.global_step and (asked or due):
+            self._save_checkpoint(self.model, kind=checkpoints.RECOVERY)
+        if asked and self.saved[0] == self.state.global_step:
+            raise Stopped(self.stop.number or signal.SIGTERM, self.saved[1])
+
+    def any_process(self, *wishes: bool) -> list[bool]:
+        """Each wish that at least one process has: saving and stopping are done together."""
+        if self.args.world_size == 1:
+            return list(wishes)
+        counts = self.accelerator.reduce(torch.tensor(wishes, dtype=torch.float32, device=self.args.device))
+        return [bool(count) for count in counts]
+
+    def _init_training_state(self, *args, **kwargs):
+        """As ``Trainer``; a best checkpoint that was damaged since is forgotten, so that another can be the best."""
+        result, state = super()._init_training_state(*args, **kwargs), self.state
+        if self.args.load_best_model_at_end and state.best_global_step:
+            best = state.best_model_checkpoint
+            if reason := checkpoints.damage(Path(best)) if best else "it is gone":
+                say(f"warning: the best checkpoint so far, of step {state.best_global_step}, is forgotten: {reason}")
+                state.best_metric = state.best_global_step = state.best_model_checkpoint = None
+        return result
+
+    def save_finished(self) -> None:
+        """The model that is kept, moved to ``output_dir`` when all of it is written."""
+        staged = Path(self.args.output_dir) / checkpoints.STAGING / "model"
+        self.save_model(str(staged))
+        if self.is_world_process_zero():
+            checkpoints.publish(staged, Path(self.args.output_dir))
+            shutil.rmtree(staged.parent, ignore_errors=True)
 
     def _save(self, output_dir=None, state_dict=None):
         """As ``Trainer``, but no ``training_args.bin``: it is a pickle and holds the Hub token in clear text."""

@@ -4,19 +4,19 @@ import subprocess
 import sys
 
 import pytest
-from transformers import TrainingArguments
 
 from qa.arguments import (
     REPOSITORY,
     DataArguments,
     ModelArguments,
+    TrainingOptions,
     as_settings,
 )
 from qa.errors import UserError
 from qa.output import write_yaml
 from qa.parsing import parse_arguments
 
-ALL = (ModelArguments, DataArguments, TrainingArguments)
+ALL = (ModelArguments, DataArguments, TrainingOptions)
 
 
 def parse(tmp_path, text="", *argv):
@@ -61,7 +61,7 @@ def test_command_line_overrides_the_file(tmp_path):
         ("", ["--validation_file", "a", "--validation_split_percentage", "9"], "exclude each other"),
         ("help: true", [], "unknown option help"),
         ("evaluation_strategy: epoch", [], "evaluation_strategy is called eval_strategy now"),
-        ("overwrite_output_dir: true", [], "overwrite_output_dir is gone"),
+        ("recovery_minutes: -1", [], "recovery_minutes must not be negative"),
         ("", ["--logging_dir", "x"], "logging_dir is gone"),
         ("", ["--group-by-length"], "write train_sampling_strategy: group_by_length"),
         ("", ["--hub_token", "x"], "hf auth login"),
@@ -102,7 +102,7 @@ def test_settings_can_be_read_back(tmp_path):
 
 
 def test_no_token_reaches_the_settings(tmp_path):
-    training = TrainingArguments("x", hub_token="hf_secret")
+    training = TrainingOptions("x", hub_token="hf_secret")
     assert "hf_secret" not in str(as_settings(training))
 
 

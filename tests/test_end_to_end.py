@@ -316,11 +316,6 @@ def test_wrong_offsets_stop_training(tiny_data, tiny_model, tmp_path, monkeypatc
     assert not (tmp_path / "model").exists()
 
 
-def test_an_earlier_run_is_not_overwritten(trained, tiny_data, tiny_model):
-    with pytest.raises(UserError, match="holds an earlier run"):
-        train_tiny(tiny_data, tiny_model, trained)
-
-
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -334,25 +329,6 @@ def test_options_that_cannot_work_stop_training_before_it_starts(tiny_data, tiny
     with pytest.raises(UserError) as error:
         train_tiny(tiny_data, tiny_model, tmp_path / "model", *argv)
     assert message in str(error.value) and "\n" not in str(error.value)
-
-
-def test_torn_and_finished_checkpoints_are_not_resumed(trained, tiny_data, tiny_model, tmp_path):
-    resume = ("--resume_from_checkpoint", "last")
-    copy = tmp_path / "copy"
-    shutil.copytree(trained, copy)
-    with pytest.raises(UserError, match="this run is finished"):
-        train_tiny(tiny_data, tiny_model, copy, *resume)
-    (copy / "train_results.json").unlink()
-    with pytest.raises(UserError, match=r"checkpoint-\d+: this run is finished"):
-        train_tiny(tiny_data, tiny_model, copy, *resume)
-    newest = max(copy.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    weights = (newest / "model.safetensors").read_bytes()
-    (newest / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(UserError, match="the checkpoint cannot be read"):
-        train_tiny(tiny_data, tiny_model, copy, *resume)
-    (newest / "optimizer.pt").unlink()
-    with pytest.raises(UserError, match=r"not a whole checkpoint: it has no optimizer.pt"):
-        train_tiny(tiny_data, tiny_model, copy, *resume)
 
 
 def test_a_checkpoint_of_another_task_is_a_start(trained, tiny_data, tmp_path):
@@ -377,23 +353,6 @@ def test_a_model_without_its_tokenizer_is_not_evaluated(trained, tmp_path):
         shutil.copy(trained / name, bare)
     with pytest.raises(UserError, match="tokenizer"):
         run(ask, "--model_name_or_path", bare, "--question", "Who?", "--context", "Ann.")
-
-
-def test_resuming_ends_with_the_same_weights(tiny_data, tiny_model, tmp_path):
-    """Stopped in the middle of the second epoch and continued: bit for bit the uninterrupted run."""
-    steps = ("--max_steps", 5, "--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", 1)
-    more = (*steps, "--eval_steps", 1, "--save_total_limit", 9, "--load_best_model_at_end", "false")
-    train_tiny(tiny_data, tiny_model, tmp_path / "whole", *more)
-    train_tiny(tiny_data, tiny_model, tmp_path / "part", *more)
-    shutil.rmtree(tmp_path / "part/checkpoint-5")
-    (tmp_path / "part/train_results.json").unlink()  # as if stopped after the fourth of its five steps
-    train_tiny(tiny_data, tiny_model, tmp_path / "part", *more, "--resume_from_checkpoint", "last")
-    whole, part = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "part"))
-    assert all(torch_equal(whole[key], part[key]) for key in whole)
-
-
-def torch_equal(one, other) -> bool:
-    return one.shape == other.shape and bool((one == other).all())
 
 
 def test_a_model_that_has_diverged_is_called_that(trained, tmp_path):

@@ -1,0 +1,425 @@
+"""What the README promises of a run: killed, stopped, out of disk, damaged, held by two; nothing is lost."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from test_end_to_end import SMALL, read, run
+
+import evaluate_qa
+import train
+from qa import checkpoints
+from qa.arguments import REPOSITORY
+from qa.errors import UserError
+
+# Length-grouped batches of 4, accumulated by 2, dropout, three epochs of 5 steps; a checkpoint an epoch, and a
+# recovery checkpoint after every step.
+RUN = ("--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 2, "--num_train_epochs", 3)
+RUN += ("--train_sampling_strategy", "group_by_length", "--warmup_steps", 2, "--logging_steps", 1)
+EVERY_STEP = ("--recovery_minutes", "1e-9")
+
+
+def arguments(data, model, output, cache, *more) -> list[str]:
+    files = ("--train_file", data / "train.json", "--validation_file", data / "dev.json.gz", *SMALL)
+    where = ("--output_dir", output, "--cache_dir", cache, "--report_to", "none", "--learning_rate", "1e-3")
+    return [str(item) for item in ("--config_name", model, *files, *where, *RUN, *more)]
+
+
+@pytest.fixture(scope="module")
+def dropout_model(tmp_path_factory, tiny_model):
+    """The tiny model with dropout, so that the random states matter."""
+    folder = tmp_path_factory.mktemp("dropout") / "model"
+    shutil.copytree(tiny_model, folder)
+    config = read(folder / "config.json") | {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny_data, dropout_model):
+    """The uninterrupted run, and the arguments of one in any other folder."""
+    folder = tmp_path_factory.mktemp("surviving")
+
+    def argv(output, *more):
+        return arguments(tiny_data, dropout_model, output, folder / "cache", *more)
+
+    run(train, *argv(folder / "whole"))
+    return folder / "whole", argv
+
+
+def last_checkpoint(folder: Path) -> Path:
+    return checkpoints.find_checkpoints(folder)[0]
+
+
+def same(one, other) -> bool:
+    """Whether two nests of dictionaries, lists and tensors are bit for bit the same."""
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """The same weights, optimizer, schedule and random states at the last step, and the same model kept."""
+    ours, theirs = last_checkpoint(one), last_checkpoint(other)
+    assert ours.name == theirs.name == "checkpoint-15"
+    assert same(load_file(ours / "model.safetensors"), load_file(theirs / "model.safetensors"))
+    for name in ("optimizer.pt", "scheduler.pt"):
+        assert same(*(torch.load(folder / name, weights_only=True) for folder in (ours, theirs))), name
+    states = [read(folder / "trainer_state.json") for folder in (ours, theirs)]
+    assert states[0]["best_metric"] == states[1]["best_metric"]
+    assert states[0]["best_global_step"] == states[1]["best_global_step"]
+    assert same(load_file(one / "model.safetensors"), load_file(other / "model.safetensors"))
+    assert read(one / "predictions.json") == read(other / "predictions.json")
+
+
+def kill_until_finished(whole, folder: Path, seed: int, kills: int) -> dict:
+    _, argv = whole
+    folder.mkdir(parents=True)
+    (folder / "arguments.json").write_text(json.dumps(argv(folder / "run", *EVERY_STEP)))
+    command = [sys.executable, REPOSITORY / "tests/killing.py", folder / "run", folder / "arguments.json"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*map(str, command), str(seed), str(kills)], env=environment, capture_output=True, text=True, timeout=1800
+    )
+    assert done.returncode == 0, done.stderr + (folder / "log").read_text()[-3000:]
+    assert "Traceback" not in (folder / "log").read_text()
+    result = json.loads(done.stdout.splitlines()[-1])
+    print(f"seed {seed}: {result}")
+    return result
+
+
+def test_killed_fifty_times_nothing_is_lost(whole, tmp_path):
+    result = kill_until_finished(whole, tmp_path / "killed", 0, 50)
+    assert result["killed"] == 50
+    assert_same_run(whole[0], tmp_path / "killed/run")
+    left = {path.name for path in (tmp_path / "killed/run").iterdir()}
+    assert not any(name.startswith((checkpoints.STAGING, checkpoints.RECOVERY)) for name in left)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_killed_many_more_times(whole, tmp_path, seed):
+    kill_until_finished(whole, tmp_path / "killed", seed, 100)
+    assert_same_run(whole[0], tmp_path / "killed/run")
+
+
+class Interrupt:
+    """Sends a signal to this process after so many steps."""
+
+    def __init__(self, monkeypatch, step: int, number: int, again: bool = False):
+        from transformers import TrainerCallback
+
+        class Callback(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                if state.global_step == step:
+                    for _ in range(1 + again):
+                        signal.raise_signal(number)
+
+        original = train.QATrainer.__init__
+
+        def init(trainer, **kwargs):
+            original(trainer, **kwargs)
+            trainer.add_callback(Callback())
+
+        monkeypatch.setattr(train.QATrainer, "__init__", init)
+
+
+@pytest.mark.parametrize(
+    ("step", "number", "status", "kept"),
+    [
+        (7, signal.SIGINT, 130, "recovery-7"),
+        (12, signal.SIGTERM, 143, "recovery-12"),
+        (5, signal.SIGINT, 130, "checkpoint-5"),  # an epoch's last step: its evaluation belongs to it
+        (15, signal.SIGTERM, 143, "checkpoint-15"),  # the run's last step
+    ],
+)
+def test_asked_to_stop_it_saves_and_goes_on_to_the_same_end(
+    whole, tmp_path, monkeypatch, capsys, step, number, status, kept
+):
+    reference, argv = whole
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        Interrupt(patch, step, number)
+        with pytest.raises(SystemExit) as stopped:
+            run(train, *argv(tmp_path / "run"))
+    assert stopped.value.code == status and last_checkpoint(tmp_path / "run").name == kept
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert f"all is saved in {tmp_path}/run/{kept}; run the same command again" in capsys.readouterr().err
+    assert not (tmp_path / "run/train_results.json").exists()
+    with pytest.raises(UserError, match="holds a run that is not finished"):
+        run(evaluate_qa, "--model_name_or_path", tmp_path / "run", "--output_dir", tmp_path / "x")
+    run(train, *argv(tmp_path / "run"))
+    assert f"going on from {tmp_path}/run/{kept}" in capsys.readouterr().out
+    assert_same_run(reference, tmp_path / "run")
+
+
+def test_a_second_ctrl_c_stops_at_once(whole, tmp_path, monkeypatch, capsys):
+    reference, argv = whole
+    with monkeypatch.context() as patch:
+        Interrupt(patch, 8, signal.SIGINT, again=True)
+        with pytest.raises(SystemExit) as stopped:
+            run(train, *argv(tmp_path / "run"))
+    assert stopped.value.code == 130 and "go on from" in capsys.readouterr().err
+    assert last_checkpoint(tmp_path / "run").name == "checkpoint-5"
+    run(train, *argv(tmp_path / "run"))
+    assert_same_run(reference, tmp_path / "run")
+
+
+def test_the_same_seed_gives_the_same_run(whole, tmp_path):
+    reference, argv = whole
+    run(train, *argv(tmp_path / "again"))
+    assert_same_run(reference, tmp_path / "again")
+    run(train, *argv(tmp_path / "other", "--seed", "7"))
+    other = load_file(last_checkpoint(tmp_path / "other") / "model.safetensors")
+    assert not same(other, load_file(last_checkpoint(reference) / "model.safetensors"))
+
+
+@pytest.fixture
+def interrupted(whole, tmp_path, monkeypatch):
+    """A run that was stopped after step 12: checkpoint-5, checkpoint-10 and recovery-12."""
+    with monkeypatch.context() as patch:
+        Interrupt(patch, 12, signal.SIGTERM)
+        with pytest.raises(SystemExit):
+            run(train, *whole[1](tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def test_recovery_checkpoints_come_by_the_clock_and_go(whole, tmp_path, monkeypatch):
+    kept, save = [], train.QATrainer._save_checkpoint
+
+    def watch(trainer, *args, **kwargs):
+        save(trainer, *args, **kwargs)
+        kept.append([path.name for path in checkpoints.find_checkpoints(tmp_path / "run")])
+
+    monkeypatch.setattr(train.QATrainer, "_save_checkpoint", watch)
+    run(train, *whole[1](tmp_path / "run", *EVERY_STEP, "--save_total_limit", 9))
+    recovered = [names[0] for names in kept if names[0].startswith("recovery")]
+    assert recovered == [f"recovery-{step}" for step in range(1, 15) if step % 5], "never on an epoch's last step"
+    assert all(sum(name.startswith("recovery") for name in names) <= 1 for names in kept), "only the newest is kept"
+    assert kept[-1] == ["checkpoint-15", "checkpoint-10", "checkpoint-5"]
+    run(train, *whole[1](tmp_path / "none", "--recovery_minutes", 0))
+    assert_same_run(tmp_path / "none", tmp_path / "run")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth"]
+)
+@pytest.mark.parametrize("harm", [Path.unlink, truncate, flip, lambda path: path.write_bytes(b"")])
+def test_damage_is_recognised(whole, tmp_path, name, harm):
+    folder = tmp_path / "checkpoint-15"
+    shutil.copytree(last_checkpoint(whole[0]), folder)
+    assert checkpoints.damage(folder) is None
+    harm(folder / name)
+    assert name in checkpoints.damage(folder)
+    (folder / checkpoints.MANIFEST).unlink()
+    if harm is not flip and name != "rng_state.pth":
+        assert checkpoints.damage(folder), "without the list of files too"
+
+
+def test_a_damaged_checkpoint_is_named_and_passed_over(interrupted, whole, capsys):
+    reference, argv = whole
+    truncate(interrupted / "recovery-12/optimizer.pt")
+    (interrupted / "checkpoint-99").mkdir()
+    capsys.readouterr()
+    run(train, *argv(interrupted))
+    said = capsys.readouterr()
+    assert f"{interrupted}/recovery-12: not a whole checkpoint: optimizer.pt is not as it was written" in said.err
+    assert f"{interrupted}/checkpoint-99: not a whole checkpoint: it has no trainer_state.json" in said.err
+    assert f"going on from {interrupted}/checkpoint-10" in said.out
+    shutil.rmtree(interrupted / "checkpoint-99", ignore_errors=True)
+    assert_same_run(reference, interrupted)
+
+
+def test_with_no_whole_checkpoint_it_begins_again(interrupted, whole, capsys):
+    for folder in checkpoints.find_checkpoints(interrupted):
+        flip(folder / "model.safetensors")
+    with pytest.raises(UserError, match="no whole checkpoint to resume from"):
+        run(train, *whole[1](interrupted, "--resume_from_checkpoint", "last"))
+    capsys.readouterr()
+    run(train, *whole[1](interrupted))
+    assert capsys.readouterr().err.count("passed over") == 3
+    assert_same_run(whole[0], interrupted)
+
+
+def test_a_damaged_best_checkpoint_is_never_chosen(interrupted, whole, capsys):
+    state = read(interrupted / "recovery-12/trainer_state.json")
+    flip(Path(state["best_model_checkpoint"]) / "model.safetensors")
+    run(train, *whole[1](interrupted))
+    assert "the best checkpoint so far, of step" in capsys.readouterr().err
+    state = read(last_checkpoint(interrupted) / "trainer_state.json")
+    assert state["best_global_step"] == 15
+    kept = load_file(interrupted / "checkpoint-15/model.safetensors")
+    assert same(load_file(interrupted / "model.safetensors"), kept)
+
+
+def test_other_settings_stop_it_unless_asked_for(interrupted, whole, capsys):
+    _, argv = whole
+    with pytest.raises(
+        UserError, match=r"interrupted run with other settings: learning_rate 0.001 -> 0.5, seed None -> 3\. "
+    ):
+        run(train, *argv(interrupted, "--seed", 3, "--learning_rate", 0.5))
+    capsys.readouterr()
+    run(train, *argv(interrupted, "--resume_from_checkpoint", "last", "--learning_rate", "5e-4", "--logging_steps", 7))
+    said = capsys.readouterr().err
+    assert "differ from before: learning_rate 0.001 -> 0.0005, logging_steps 1.0 -> 7" in said
+
+
+def test_other_data_under_the_same_name_stop_it(interrupted, whole, tiny_data, tmp_path):
+    data = read(tiny_data / "train.json")
+    data["data"][0]["paragraphs"].reverse()
+    changed = tmp_path / "train.json"
+    changed.write_text(json.dumps(data))
+    argv = whole[1](interrupted)
+    argv[argv.index("--train_file") + 1] = str(changed)
+    with pytest.raises(UserError, match="with other settings: the training windows, train_file"):
+        run(train, *argv)
+    changed.write_text((tiny_data / "train.json").read_text())
+    run(train, *argv)  # the same data elsewhere are the same data
+
+
+def test_a_finished_run_is_not_trained_again(interrupted, whole, tmp_path):
+    _, argv = whole
+    run(train, *argv(interrupted))
+    weights = (interrupted / "model.safetensors").read_bytes()
+    with pytest.raises(UserError, match=r"this run is finished.*--overwrite_output_dir true"):
+        run(train, *argv(interrupted))
+    with pytest.raises(UserError, match="give one of them"):
+        run(train, *argv(interrupted, "--overwrite_output_dir", "true", "--resume_from_checkpoint", "last"))
+    assert (interrupted / "model.safetensors").read_bytes() == weights
+    run(train, *argv(interrupted, "--overwrite_output_dir", "true", "--seed", 5))
+    assert (interrupted / "model.safetensors").read_bytes() != weights
+    settings = yaml.safe_load((interrupted / "settings.yaml").read_text())
+    assert settings["seed"] == 5 and "overwrite_output_dir" not in settings
+    with pytest.raises(UserError, match="no such checkpoint folder"):
+        run(train, *argv(tmp_path / "new", "--resume_from_checkpoint", tmp_path / "nowhere"))
+
+
+def test_more_epochs_for_a_finished_run(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "run")
+    run(train, *whole[1](tmp_path / "run", "--num_train_epochs", 4, "--resume_from_checkpoint", "last"))
+    assert last_checkpoint(tmp_path / "run").name == "checkpoint-20"
+    assert read(tmp_path / "run/train_results.json")["resumed_from"] == 15
+
+
+def test_two_runs_in_one_folder(whole, tmp_path):
+    from qa.run import hold
+
+    (tmp_path / "run").mkdir()
+    code = "import pathlib, sys, time, qa.run; lock = qa.run.hold(pathlib.Path(sys.argv[1]))"
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            code + "; lock.__enter__(); print('held', flush=True); time.sleep(99)",
+            str(tmp_path / "run"),
+        ],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=rf"is in use by process {holder.pid} on .*, since 20"):
+            run(train, *whole[1](tmp_path / "run"))
+    finally:
+        holder.kill()
+        holder.wait()
+    with hold(tmp_path / "run"):  # a process that was killed holds nothing
+        pass
+
+
+def test_space_is_checked_before_training(whole, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
+    with pytest.raises(UserError, match=r"GiB are needed for 2 checkpoints .* 0.00 GiB are free"):
+        run(train, *whole[1](tmp_path / "run"))
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("room", [0.5, 1.3, 2.2])
+def test_a_full_disk_is_one_line_and_earlier_checkpoints_stay(whole, tmp_path, room):
+    """On a file system of its own with room for so many checkpoints."""
+    reference, argv = whole
+    disk, size = tmp_path / "disk", checkpoints.size_of(last_checkpoint(reference))
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={int(room * size) + 65536}", "none", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        code = "import train; train.check_space = lambda *_: None; train.run_command(train.main)"
+        command = [sys.executable, "-c", code, *argv(disk / "run", "--save_total_limit", "9")]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert done.returncode == 2 and len(errors) == 1 and "Traceback" not in done.stderr, done.stderr[-3000:]
+        assert "could not be saved, with 0.00 GiB free" in errors[0] and "run the same command again" in errors[0]
+        kept = checkpoints.find_checkpoints(disk / "run")
+        assert len(kept) == int(room) and all(checkpoints.damage(folder) is None for folder in kept)
+        assert not (disk / "run/train_results.json").exists() and not (disk / "run" / checkpoints.STAGING).exists()
+        subprocess.run([*mount[:4], f"remount,size={64 << 20}", *mount[5:]], check=True)
+        run(train, *argv(disk / "run", "--save_total_limit", "9"))
+        assert_same_run(reference, disk / "run")
+    finally:
+        subprocess.run(["umount", "-l", str(disk)])
+
+
+def test_three_hundred_damaged_checkpoints(whole, tmp_path):
+    """Each is passed over in one line, or is whole but for what does not matter; never a traceback."""
+    rng, origin, begun = random.Random(0), last_checkpoint(whole[0]), time.monotonic()
+    names = [path.name for path in origin.iterdir()]
+    contents = {name: (origin / name).read_bytes() for name in names}
+    for number in range(300):
+        folder = tmp_path / str(number) / "checkpoint-15"
+        folder.mkdir(parents=True)
+        hurt, manifest = rng.choice(names), rng.random() < 0.6
+        for name, content in contents.items():
+            if name != checkpoints.MANIFEST or manifest or name == hurt:
+                (folder / name).write_bytes(content)
+        path, size = folder / hurt, len(contents[hurt])
+        kind = rng.randrange(6)
+        if kind == 0:
+            path.unlink()
+        elif kind == 1:
+            path.write_bytes(contents[hurt][: rng.randrange(size)])
+        elif kind == 2:
+            begin = rng.randrange(size)
+            path.write_bytes(
+                contents[hurt][:begin] + rng.randbytes(rng.randrange(1, 64)) + contents[hurt][begin + 16 :]
+            )
+        elif kind == 3:
+            path.write_bytes(contents[rng.choice(names)])
+        elif kind == 4:
+            path.write_bytes(bytes(size))
+        else:
+            path.write_text(rng.choice(["{}", "[]", "null", "<html>", '{"global_step": "15"}', '{"files": 3}']))
+        changed = not path.exists() or path.read_bytes() != contents[hurt]
+        found, passed = checkpoints.newest_intact(folder.parent)
+        whole_by_list = manifest and hurt != checkpoints.MANIFEST
+        assert len(passed) == (found is None) and all("\n" not in line for line in passed)
+        assert found is None or not changed or not whole_by_list, (hurt, kind)
+        if kind == 0 and hurt in checkpoints.NEEDED:
+            assert found is None
+        shutil.rmtree(folder.parent)
+    assert time.monotonic() - begun < 60
