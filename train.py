@@ -34,7 +34,7 @@ from qa.output import make_folder, table, write_json
 from qa.parsing import parse_arguments
 from qa.report import write_report
 from qa.run import Stopped, StopRequest, check_folder, find_start, hold
-from qa.summary import check_labels, describe, outside, unreachable
+from qa.summary import check_dropped, check_labels, describe, outside, unreachable
 from qa.trainer import QATrainer, fit_to_device
 from qa.window_cache import load_windows
 from qa.windows import WindowArrays, WindowSettings, check_lengths
@@ -116,6 +116,7 @@ def prepare(tokenizer, model_args: ModelArguments, data_args: DataArguments, see
         train.windows = train.windows.select(np.flatnonzero(outside(train.arrays, lost)))
     if not len(train.windows):
         raise UserError("no window holds any answer of the training split: raise max_seq_length")
+    check_dropped(train.split, lost, data_args)
     for name, part in prepared.items():
         negatives = bool(data_args.version_2_with_negative)
         print(describe(part.split, len(part.windows), lost if name == "train" else {}, negatives))

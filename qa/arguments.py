@@ -96,6 +96,8 @@ class DataArguments:
     )
     max_train_samples: int | None = option(None, "Read only the first so many training questions.")
     max_eval_samples: int | None = option(None, "Read only the first so many validation questions.")
+    max_dropped: float = option(0.05, "Train although up to this share of the questions had to be dropped.")
+    strict: bool = option(False, "Stop at any problem in the data, also one that could be repaired.")
     preprocessing_num_workers: int | None = option(None, "Processes that tokenize (null: one, with threads).")
     overwrite_cache: bool = option(False, "Make the windows anew even if they are cached.")
 
@@ -109,6 +111,7 @@ class DataArguments:
             require(value is None or value >= 1, name, "must be at least 1")
         share = self.validation_split_percentage
         require(share is None or 1 <= share <= 99, "validation_split_percentage", "must be from 1 to 99")
+        require(0 <= self.max_dropped <= 1, "max_dropped", "must be from 0 to 1")
         require(math.isfinite(self.null_score_diff_threshold), "null_score_diff_threshold", "must be a finite number")
 
 

@@ -5,17 +5,17 @@ Whatever the source, a split becomes a ``Dataset`` with the columns of the Hub's
 length). An ``answer_start`` of -1 says that the text was not found in its context.
 """
 
-import ast
 import collections
 import itertools
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value, load_dataset
 
 from qa.arguments import DataArguments
-from qa.errors import UserError, one_line
+from qa.checks import Problem, Unusable, check_row
+from qa.errors import UserError, one_line, say
 from qa.reading import read_file
 
 FEATURES = Features(
@@ -29,134 +29,81 @@ FEATURES = Features(
 )
 
 
+EMPTY = "empty question"  # what evaluation drops, and scores the rest
+CHOSEN = "no answer"  # dropped because version_2_with_negative is false: what was asked for, no problem
+
+
 @dataclass
 class Split:
-    """The questions of one split that are used, and the count of the others.
+    """The questions of one split that are used, the count of the others, and all that was wrong.
 
-    ``read == len(examples) + sum(dropped.values())``; the repaired ones are among the examples.
+    ``read == len(examples) + sum(dropped.values())``; the repaired ones, whose answers were moved or in part
+    left out, are among the examples.
     """
 
     name: str
     examples: Dataset
+    places: list[str]  # where each example stands
     read: int
     repaired: int = 0
     dropped: collections.Counter = field(default_factory=collections.Counter)
     unanswerable: int = 0
+    problems: list[Problem] = field(default_factory=list)
 
-
-def parse_answers(place: str, value) -> list[tuple[str, int]]:
-    """Answers in any of their usual shapes, as (text, answer_start); -1 where no start is given."""
-    if isinstance(value, str) and value.strip():
-        for parse in (json.loads, ast.literal_eval):
-            try:
-                return parse_answers(place, parse(value))
-            except (ValueError, SyntaxError, RecursionError):
-                continue
-        raise UserError(
-            f"{place}: `answers` is text that is not JSON: {value[:60]!r}; write it as"
-            ' {"text": ["..."], "answer_start": [0]}'
+    def first(self, reasons: Iterable[str]) -> str:
+        """Place and detail of the first question dropped for one of ``reasons``."""
+        return next(
+            (f"{p.place}: {p.detail}" for p in self.problems if p.done == "dropped" and p.reason in reasons), ""
         )
-    if value is None or isinstance(value, str) or (isinstance(value, float) and value != value):
-        return []
-    if isinstance(value, dict):
-        texts, starts = value.get("text"), value.get("answer_start")
-        texts = texts if isinstance(texts, list) else [] if texts is None else [texts]
-        starts = starts if isinstance(starts, list) else [starts] * len(texts)
-        if len(texts) != len(starts):
-            raise UserError(f"{place}: `answers` has {len(texts)} texts and {len(starts)} starts")
-        pairs = list(zip(texts, starts, strict=True))
-    elif isinstance(value, list) and all(isinstance(answer, dict) for answer in value):
-        pairs = [(answer.get("text"), answer.get("answer_start")) for answer in value]
-    else:
-        raise UserError(f"{place}: `answers` must hold `text` and `answer_start`")
-    return [(text, whole_number(place, start)) for text, start in pairs if is_text(place, text)]
 
 
-def is_text(place: str, text) -> bool:
-    if not isinstance(text, str):
-        raise UserError(f"{place}: the text of an answer is {text!r}, which is not text")
-    return bool(text.strip())
+def count_problems(problems: Iterable[Problem]) -> collections.Counter:
+    """How many of each kind, by (reason, done), the most frequent first."""
+    return collections.Counter(dict(collections.Counter((p.reason, p.done) for p in problems).most_common()))
 
 
-def whole_number(place: str, start) -> int:
-    if start is None:
-        return -1
-    if isinstance(start, bool) or not isinstance(start, (int, float)) or start != start or int(start) != start:
-        raise UserError(f"{place}: `answer_start` is {start!r}, which is not a whole number")
-    return int(start)
-
-
-def check_row(place: str, row) -> None:
-    """Raises UserError for a row that has not the shape of a question."""
-    if not isinstance(row, dict):
-        raise UserError(f"{place}: is not an object with question and context")
-    for key in ("id", "question", "context"):
-        value = row.get(key)
-        if value is None or value != value or (key == "id" and not str(value).strip()):
-            raise UserError(f"{place}: has no `{key}`")
-    if "answers" not in row and not row.get("is_impossible"):
-        raise UserError(f"{place}: has no `answers`, only {', '.join(map(str, row))}")
-    for key in ("question", "context"):
-        if not isinstance(row[key], str):
-            raise UserError(f"{place}: `question` and `context` must be text")
-        try:
-            row[key].encode()
-        except UnicodeEncodeError as error:
-            raise UserError(f"{place}: `{key}` has half a character at {error.start}; write it as UTF-8") from None
-
-
-def locate(context: str, text: str, start: int) -> int:
-    """Where the answer stands: at its offset, else where it occurs if that is one place, else -1."""
-    if start >= 0 and context[start : start + len(text)] == text:
-        return start
-    first = context.find(text)
-    return first if first >= 0 and context.find(text, first + 1) < 0 else -1
-
-
-def check_rows(name: str, rows: Iterable[tuple[str, dict]], training: bool, negatives: bool | None) -> Split:
-    """Turns rows into examples. Training drops what cannot be labelled; evaluation, only empty questions."""
-    examples, dropped, read, repaired, seen = [], collections.Counter(), 0, 0, {}
+def check_rows(name: str, rows: Iterable[tuple[str, object]], negatives: bool | None) -> Split:
+    """Turns rows into examples. Training drops what cannot be labelled; evaluation, what cannot be scored."""
+    training = name == "train"
+    columns: dict[str, list] = {key: [] for key in FEATURES}
+    split = Split(name, Dataset.from_dict({}), [], 0)
+    seen: dict[str, str] = {}
     for place, row in rows:
-        read += 1
-        check_row(place, row)
-        context, question = row["context"], row["question"]
-        if not training:
-            first = seen.setdefault(str(row["id"]), place)
+        split.read += 1
+        try:
+            example, findings = check_row(row, training)
+            first = seen.setdefault(example["id"], place)
             if first != place:
-                raise UserError(f"{place}: its id {row['id']} is that of {first}: no prediction could tell them apart")
-        impossible = row.get("is_impossible") in (True, "True", "true")
-        answers = [] if impossible else parse_answers(place, row.get("answers"))
-        located = [(text, locate(context, text, start)) for text, start in answers]
-        moved = [(at, start) for (_, at), (_, start) in zip(located, answers, strict=True) if at >= 0]
-        reason = None
-        if not question.strip():
-            reason = "empty question"
-        elif training and not context.strip():
-            reason = "empty context"
-        elif training and not answers and negatives is False:
-            reason = "no answer"
-        elif training and answers:
-            located = [answer for answer in located if answer[1] >= 0]
-            reason = None if located else "answer not found at its offset"
-        if reason:
-            dropped[reason] += 1
+                detail = f"its id {example['id']!r:.60} is that of {first}"
+                if not training:
+                    raise Unusable("duplicate id", f"{detail}: no prediction could tell them apart")
+                findings.append(("duplicate id", detail, "kept"))
+        except Unusable as flaw:
+            split.dropped[flaw.reason] += 1
+            split.problems.append(Problem(place, id_of(row), flaw.reason, flaw.detail, "dropped"))
             continue
-        repaired += any(at != start for at, start in moved)
-        examples.append(
-            {
-                "id": str(row["id"]),
-                "title": str(row.get("title") or ""),
-                "context": context,
-                "question": question,
-                "answers": {"text": [text for text, _ in located], "answer_start": [at for _, at in located]},
-            }
-        )
-    unanswerable = sum(not example["answers"]["text"] for example in examples)
-    columns = {key: [example[key] for example in examples] for key in FEATURES}
-    return Split(name, Dataset.from_dict(columns, features=FEATURES), read, repaired, dropped, unanswerable)
+        answered = bool(example["answers"]["text"])
+        if training and not answered and negatives is False:
+            split.dropped[CHOSEN] += 1
+            continue
+        if findings:
+            split.problems += [Problem(place, example["id"], *finding) for finding in findings]
+            split.repaired += any(done != "kept" for _, _, done in findings)
+        split.unanswerable += not answered
+        split.places.append(place)
+        for key, column in columns.items():
+            column.append(example[key])
+    split.examples = Dataset.from_dict(columns, features=FEATURES)
+    return split
 
 
-def rows_of(args: DataArguments, split: str, cache_dir: str | None) -> Iterator[tuple[str, dict]] | None:
+def id_of(row) -> str:
+    """The id of a row that may be anything, for a report."""
+    value = row.get("id") if isinstance(row, dict) else None
+    return str(value)[:200].encode(errors="replace").decode() if isinstance(value, (str, int)) else ""
+
+
+def rows_of(args: DataArguments, split: str, cache_dir: str | None) -> Iterator[tuple[str, object]] | None:
     """The rows of a split from wherever the arguments say; None where they name no source for it."""
     path = args.train_file if split == "train" else args.validation_file
     if path:
@@ -176,15 +123,18 @@ def rows_of(args: DataArguments, split: str, cache_dir: str | None) -> Iterator[
     return ((f"{source}, {split} row {number}", row) for number, row in enumerate(loaded[split], 1))
 
 
-def load_splits(args: DataArguments, names: tuple[str, ...], seed: int = 42, cache_dir: str | None = None) -> dict:
-    """Reads and checks the splits in ``names`` that the arguments name a source for.
+def read_splits(args: DataArguments, names: tuple[str, ...], seed: int = 42, cache_dir: str | None = None) -> dict:
+    """Reads and checks the splits in ``names`` that the arguments name a source for, to the end.
 
     ``args.version_2_with_negative`` is set from the data where it is None.
+
+    Raises:
+        UserError: a source that cannot be read at all; of several, all of them are named.
     """
     held_out = args.validation_split_percentage
-    wanted = {"train", *names} if held_out else set(names)
+    wanted = [name for name in ("train", "validation") if name in names or (held_out and name == "train")]
     limits = {"train": args.max_train_samples, "validation": None if held_out else args.max_eval_samples}
-    rows = {}
+    rows, errors = {}, []
     for name in wanted:
         source = None if held_out and name == "validation" else rows_of(args, name, cache_dir)
         if source is not None:
@@ -198,13 +148,79 @@ def load_splits(args: DataArguments, names: tuple[str, ...], seed: int = 42, cac
         rows["validation"] = [train[i] for i in parts["test"]["row"]][: args.max_eval_samples]
     splits = {}
     for name in (name for name in ("train", "validation") if name in rows and name in names):
-        splits[name] = check_rows(name, rows[name], name == "train", args.version_2_with_negative)
-        if not len(splits[name].examples):
-            lost = ", ".join(f"{count} {reason}" for reason, count in splits[name].dropped.items())
-            source = getattr(args, f"{name}_file") or args.train_file or args.dataset_name
-            raise UserError(f"{source}: no usable question for {name} ({lost or 'none was read'})")
-        if splits[name].unanswerable == len(splits[name].examples) and not args.version_2_with_negative:
-            raise UserError(f"no question of the {name} split has an answer: there is nothing to learn or to score")
-    if args.version_2_with_negative is None:
+        try:
+            splits[name] = check_rows(name, rows[name], args.version_2_with_negative)
+        except UserError as error:
+            errors.append(str(error))
+    if errors:
+        raise UserError("; ".join(dict.fromkeys(errors)))
+    if args.version_2_with_negative is None and splits:
         args.version_2_with_negative = any(split.unanswerable for split in splits.values())
     return splits
+
+
+def load_splits(args: DataArguments, names: tuple[str, ...], seed: int = 42, cache_dir: str | None = None) -> dict:
+    """``read_splits`` for use: what is wrong but bearable is said in a line on stderr, the rest stops.
+
+    Raises:
+        UserError: no usable question, a question that evaluation could not score, or, with ``strict``, any problem.
+    """
+    negatives = args.version_2_with_negative
+    splits = read_splits(args, names, seed, cache_dir)
+    for split in splits.values():
+        require_usable(split, args, negatives)
+    if warnings := find_warnings(splits):
+        if args.strict:
+            raise UserError(f"{warnings[0]}, and strict allows no problem")
+        for warning in warnings:
+            say(f"warning: {warning}")
+    return splits
+
+
+def require_usable(split: Split, args: DataArguments, negatives: bool | None) -> None:
+    """Raises UserError where a split cannot be used; ``negatives`` is what the user said of unanswerable ones."""
+    source = getattr(args, f"{split.name}_file") or args.train_file or args.dataset_name
+    if split.name != "train" and (lost := split.dropped.total() - split.dropped[EMPTY]):
+        others = f"; and {lost - 1:,} more like it" if lost > 1 else ""
+        raise UserError(
+            f"{split.first(split.dropped.keys() - {EMPTY})}{others}: a score over fewer questions would not compare;"
+            " mend the file, `python preprocess.py` lists every problem"
+        )
+    if not len(split.examples):
+        lost = ", ".join(f"{count} {reason}" for reason, count in split.dropped.items()) or "none was read"
+        first = split.first(split.dropped)
+        raise UserError(
+            f"{source}: no usable question for {split.name} ({lost})" + (f"; the first: {first}" if first else "")
+        )
+    if split.unanswerable == len(split.examples) and not negatives:
+        raise UserError(
+            f"{source}: no question of the {split.name} split has an answer: there is nothing to learn or to score"
+        )
+    if args.strict and split.problems:
+        first = split.problems[0]
+        raise UserError(
+            f"{first.place}: {first.detail}; {len(split.problems):,} problems in the {split.name} split, and strict"
+            " allows none: `python preprocess.py` lists them"
+        )
+
+
+def find_warnings(splits: dict[str, Split]) -> list[str]:
+    """What is wrong but bearable, a line for each split, and one for what the splits share."""
+    lines = []
+    for name, split in splits.items():
+        if split.problems:
+            kinds = (f"{count:,} {reason} ({done})" for (reason, done), count in count_problems(split.problems).items())
+            lines.append(f"{name} data: {', '.join(kinds)}; `python preprocess.py` lists them")
+    if leaked := describe_leak(splits):
+        lines.append(leaked[1])
+    return lines
+
+
+def describe_leak(splits: dict[str, Split]) -> tuple[int, str] | None:
+    """How many validation contexts training sees too, and a line that says so; None where there are none."""
+    if len(splits) < 2 or not all(len(split.examples) for split in splits.values()):
+        return None
+    seen, held = (pc.unique(splits[name].examples.data.column("context")) for name in ("train", "validation"))
+    leaked = pc.sum(pc.is_in(held, value_set=seen)).as_py()
+    line = f"{leaked:,} of {len(held):,} validation contexts are also in training: the scores will flatter"
+    return (leaked, line) if leaked else None

@@ -3,8 +3,11 @@
 import csv
 import gzip
 import io
+import itertools
 import json
+import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet
@@ -12,34 +15,32 @@ import pyarrow.parquet
 from qa.errors import UserError, one_line
 
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
+HEAD = 1024  # bytes that tell an error page or a pointer from data
 
 
-def read_file(path: str) -> Iterator[tuple[str, dict]]:
-    """Yields (where it stands, row) for every question of a file.
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands in a row's place where the file has something else; ``why`` says what."""
+
+    why: str
+
+
+def read_file(path: str) -> Iterator[tuple[str, object]]:
+    """Yields (where it stands, row) for every question of a file; the rows are not checked.
 
     Raises:
         UserError: no such file, an unknown format, or a file that is not what its name says.
     """
     path = str(Path(path).expanduser())
-    name = path.removesuffix(".gz")
-    suffix = Path(name).suffix.lower()
+    suffix = Path(path.removesuffix(".gz")).suffix.lower()
     if suffix not in FORMATS:
         raise UserError(f"{path}: unknown format {suffix or 'without an ending'}; known: {', '.join(FORMATS)}")
-    require_file(path)
     if suffix == ".parquet":
-        try:
-            for number, row in enumerate(pyarrow.parquet.read_table(path).to_pylist()):
-                yield f"{path}, row {number + 1}", row
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not a Parquet file: {one_line(error)}") from None
-        return
-    text = read_text(path)
-    if suffix == ".csv":
-        csv.field_size_limit(1 << 30)
-        for number, row in enumerate(csv.DictReader(io.StringIO(text, newline=""))):
-            yield f"{path}, row {number + 1}", row
+        yield from read_parquet(path)
+    elif suffix == ".csv":
+        yield from read_csv(path, read_text(path))
     else:
-        yield from read_json(path, text)
+        yield from read_json(path, read_text(path), suffix == ".jsonl")
 
 
 def require_file(path: str) -> None:
@@ -47,67 +48,147 @@ def require_file(path: str) -> None:
         raise UserError(f"{path}: {'is a folder, not a file' if Path(path).is_dir() else 'no such file'}")
 
 
+def refuse_stand_in(path: str, head: bytes) -> None:
+    """Raises UserError for what a failed download leaves in the place of a file, whatever its name."""
+    if head.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path}: a Git LFS pointer, not the data; run `git lfs pull`")
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+        raise UserError(f"{path}: an HTML page, not the data; download the file itself")
+
+
 def read_text(path: str) -> str:
-    opener = gzip.open if path.endswith(".gz") else open
+    """A text file, gzipped where its name ends in ``.gz``, without its byte order mark."""
+    require_file(path)
     try:
-        with opener(path, "rb") as file:
-            text = file.read().decode("utf-8-sig")
+        raw = Path(path).read_bytes()
+        refuse_stand_in(path, raw[:HEAD])
+        if path.endswith(".gz"):
+            raw = gzip.decompress(raw)
+            refuse_stand_in(path, raw[:HEAD])
+        return raw.decode("utf-8-sig")
     except EOFError:
         raise UserError(f"{path}: the gzip file is truncated; download it again") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    except OSError as error:
+        kind = "UTF-16, not UTF-8" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else f"not UTF-8 at byte {error.start}"
+        raise UserError(f"{path}: {kind}; save it as UTF-8") from None
+    except (OSError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
-    if text.startswith("version https://git-lfs"):
-        raise UserError(f"{path}: a Git LFS pointer, not the data; run `git lfs pull`")
-    if text.lstrip()[:14].lower().startswith(("<!doctype html", "<html")):
-        raise UserError(f"{path}: an HTML page, not the data; download the file itself")
-    return text
 
 
-def read_json(path: str, text: str) -> Iterator[tuple[str, dict]]:
-    """Nested SQuAD JSON, a list of rows, ``{"data": rows}``, or one row on each line."""
+def read_parquet(path: str) -> Iterator[tuple[str, dict]]:
+    require_file(path)
     try:
-        root = json.loads(text)
-    except json.JSONDecodeError as whole:
-        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-        try:
-            rows = []
-            for number, line in lines:
-                rows.append((f"{path}, line {number}", json.loads(line)))
-        except json.JSONDecodeError as single:
-            place, reason = (f"line {number}", single.msg) if rows else (f"line {whole.lineno}", whole.msg)
-            raise UserError(f"{path}, {place}: not JSON: {reason}") from None
-        if not rows:
-            raise UserError(f"{path}: is empty") from None
-        yield from rows
-        return
+        with open(path, "rb") as file:
+            refuse_stand_in(path, file.read(HEAD))
+        table = pyarrow.parquet.read_table(path)
+        table.validate(full=True)
+        rows = table.to_pylist()
+    except UserError:
+        raise
+    except Exception as error:  # what a damaged file makes of sizes, types and text
+        raise UserError(f"{path}: not a Parquet file, or a damaged one: {one_line(error)}") from None
+    for number, row in enumerate(rows, 1):
+        yield f"{path}, row {number}", row
+
+
+def read_csv(path: str, text: str) -> Iterator[tuple[str, object]]:
+    """Rows of a CSV file with a header; strict, as a stray quote would swallow the rows after it."""
+    csv.field_size_limit(1 << 30)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        names = reader.fieldnames or []
+        if len(set(names)) < len(names):
+            raise UserError(f"{path}, line 1: two columns have the same name")
+        for number, row in enumerate(reader, 1):
+            place = f"{path}, row {number}"
+            if None in row or None in row.values():
+                yield place, Unreadable(f"has not as many values as the header, {len(names)}; quote values with commas")
+            else:
+                yield place, row
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: not CSV: {one_line(error)}") from None
+
+
+def unique_keys(pairs: list[tuple[str, object]]) -> dict:
+    """Makes a JSON object; ``json`` would silently take the last of two values for one key."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        for key, value in pairs:
+            if made[key] != value:
+                raise ValueError(f"`{key}` stands twice in one object, as {value!r:.40} and {made[key]!r:.40}")
+    return made
+
+
+def parse_json(text: str):
+    """Raises ValueError for all that is not JSON, or not fit to be read."""
+    try:
+        return json.loads(text, object_pairs_hook=unique_keys)
     except RecursionError:
-        raise UserError(f"{path}: nested too deep to be SQuAD data") from None
+        raise ValueError("nested too deep to be SQuAD data") from None
+
+
+def read_json(path: str, text: str, by_line: bool = False) -> Iterator[tuple[str, object]]:
+    """Nested SQuAD JSON, a list of rows, ``{"data": rows}``, or one row on each line.
+
+    Args:
+        by_line: the file's name says that it holds a row on each line; else its first line must be one.
+    """
+    try:
+        root = parse_json(text)
+    except ValueError as error:
+        lines = read_lines(path, text)
+        head = list(itertools.islice(lines, None if by_line else 1))
+        if any(isinstance(row, dict) and "data" not in row for _, row in head):
+            for place, row in itertools.chain(head, lines):
+                yield from read_item(place, row)
+            return
+        if not head:
+            raise UserError(f"{path}: is empty") from None
+        place = f"{path}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else path
+        raise UserError(f"{place}: not JSON: {getattr(error, 'msg', None) or one_line(error)}") from None
     items = root.get("data", [root] if "question" in root else None) if isinstance(root, dict) else root
     if not isinstance(items, list):
         raise UserError(f"{path}: no list of questions: expected SQuAD's `data`, or a list of rows")
     for number, item in enumerate(items, 1):
-        if isinstance(item, dict) and "paragraphs" in item:
-            yield from read_article(f"{path}, article {number}", item)
-        else:
-            yield f"{path}, row {number}", item
+        nested = isinstance(item, dict) and "paragraphs" in item
+        yield from read_item(f"{path}, {'article' if nested else 'row'} {number}", item)
 
 
-def read_article(place: str, article: dict) -> Iterator[tuple[str, dict]]:
-    title = article.get("title")
-    for number, paragraph in enumerate(as_list(place, article, "paragraphs"), 1):
+def read_lines(path: str, text: str) -> Iterator[tuple[str, object]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                row = parse_json(line)
+            except ValueError as error:
+                row = Unreadable(f"not JSON: {getattr(error, 'msg', None) or one_line(error)}")
+            yield f"{path}, line {number}", row
+
+
+def read_item(place: str, item) -> Iterator[tuple[str, object]]:
+    """The questions of an article of nested SQuAD JSON, or a row as it is."""
+    if not (isinstance(item, dict) and "paragraphs" in item):
+        yield place, item
+        return
+    title = item.get("title")
+    for number, paragraph in enumerate(as_list(item, "paragraphs"), 1):
         here = f"{place}, paragraph {number}"
-        if not isinstance(paragraph, dict) or "context" not in paragraph:
-            raise UserError(f"{here}: has no `context`")
-        for question_number, qa in enumerate(as_list(here, paragraph, "qas"), 1):
-            if not isinstance(qa, dict):
-                raise UserError(f"{here}, question {question_number}: is not an object")
-            yield f"{here}, question {question_number}", {**qa, "context": paragraph["context"], "title": title}
+        if isinstance(paragraph, Unreadable):
+            yield place, paragraph
+            continue
+        if not isinstance(paragraph, dict):
+            yield here, Unreadable("is not an object with `context` and `qas`")
+            continue
+        shared = {"title": title} | ({"context": paragraph["context"]} if "context" in paragraph else {})
+        questions = as_list(paragraph, "qas")
+        if "context" not in paragraph and not questions:
+            yield here, Unreadable("has no `context`")
+        for question_number, qa in enumerate(questions, 1):
+            if isinstance(qa, Unreadable):
+                yield here, qa
+            else:
+                yield f"{here}, question {question_number}", {**qa, **shared} if isinstance(qa, dict) else qa
 
 
-def as_list(place: str, parent: dict, key: str) -> list:
+def as_list(parent: dict, key: str) -> list:
     value = parent.get(key)
-    if not isinstance(value, list):
-        raise UserError(f"{place}: `{key}` is not a list")
-    return value
+    return value if isinstance(value, list) else [Unreadable(f"`{key}` is not a list")]

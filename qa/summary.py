@@ -1,11 +1,14 @@
 """What the windows of a split hold: counts, lengths, unreachable answers, and the ceiling they set."""
 
 import collections
+import math
 
 import numpy as np
 from datasets import Dataset
 
-from qa.data import Split
+from qa.arguments import DataArguments
+from qa.checks import Problem
+from qa.data import CHOSEN, Split, count_problems
 from qa.errors import UserError
 from qa.evaluation import Evaluator
 from qa.squad_metric import f1_score
@@ -49,12 +52,46 @@ def dropped_because(split: Split, lost: dict[int, str]) -> collections.Counter:
     return split.dropped + collections.Counter(f"answer {reason}" for reason in lost.values())
 
 
+def lost_problems(split: Split, lost: dict[int, str]) -> list[Problem]:
+    """The ``lost`` examples of a training split as problems."""
+    ids = split.examples["id"][:] if lost else []
+    return [
+        Problem(split.places[row], ids[row], f"answer {why}", f"its answer: {why}", "dropped")
+        for row, why in lost.items()
+    ]
+
+
+def check_dropped(split: Split, lost: dict[int, str], args: DataArguments) -> None:
+    """Raises UserError where more of the training questions are dropped than ``max_dropped`` allows."""
+    reasons = dropped_because(split, lost)
+    del reasons[CHOSEN]
+    count = reasons.total()
+    if args.strict and lost:
+        problem = lost_problems(split, lost)[0]
+        raise UserError(
+            f"{problem.place}: {problem.detail}; {len(lost):,} such questions, and strict allows none: other lengths"
+            " of windows may hold them"
+        )
+    if count > args.max_dropped * split.read:
+        enough = math.ceil(count / split.read * 100) / 100
+        raise UserError(
+            f"{count:,} of {split.read:,} training questions cannot be used ({counted(reasons)}):"
+            f" `python preprocess.py` lists them; mend the data, or train all the same with"
+            f" --max_dropped {enough}"
+        )
+
+
+def counted(reasons: collections.Counter) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+
+
 def describe(split: Split, windows: int, lost: dict[int, str], negatives: bool) -> str:
     """What became of the questions of one split, in one line."""
     reasons = dropped_because(split, lost)
     parts = [f"{split.name}: {split.read:,} questions read, {sum(reasons.values()):,} dropped"]
     if reasons:
-        parts[0] += f" ({', '.join(f'{count:,} {reason}' for reason, count in reasons.items())})"
+        parts[0] += f" ({counted(reasons)})"
+    parts.append(f"{len(split.examples) - len(lost):,} examples")
     if split.repaired:
         parts.append(f"{split.repaired:,} repaired")
     if split.unanswerable:
@@ -92,29 +129,42 @@ def check_labels(name: str, examples: Dataset, windows: WindowArrays) -> float:
     return reached
 
 
-def summarize(split: Split, features: Dataset, windows: WindowArrays, evaluator: Evaluator) -> dict:
-    """The figures of one split for ``summary.json``.
-
-    Of the training split, examples that no window can label count as dropped.
-    """
-    lost = unreachable(split.examples, windows)
-    unused = lost if split.name == "train" else {}
+def count_questions(split: Split, unused: dict[int, str]) -> dict:
+    """What became of the questions of one split, for ``summary.json``; ``unused`` examples count as dropped."""
     dropped = dropped_because(split, unused)
-    cut = np.unique(windows.example_index[np.asarray(features["question_cut"][:])])
+    problems = split.problems + lost_problems(split, unused)
     return {
         "read": split.read,
-        "dropped": sum(dropped.values()),
+        "dropped": dropped.total(),
         "repaired": split.repaired,
         "examples": len(split.examples) - len(unused),
-        "features": int(outside(windows, unused).sum()),
         "unanswerable": split.unanswerable,
+        "dropped_because": dict(dropped),
+        "problems": [
+            {"reason": reason, "done": done, "count": count}
+            for (reason, done), count in count_problems(problems).items()
+        ],
+    }
+
+
+def summarize(
+    split: Split, unused: dict[int, str], lost: dict[int, str], features: Dataset, evaluator: Evaluator
+) -> dict:
+    """The figures of one split for ``summary.json``.
+
+    Args:
+        lost: what ``unreachable`` says of the split. unused: those of them that are not used, for training all.
+    """
+    windows = evaluator.windows
+    cut = np.unique(windows.example_index[np.asarray(features["question_cut"][:])])
+    return count_questions(split, unused) | {
+        "features": int(outside(windows, unused).sum()),
         "questions_cut": len(cut),
         "window_length": {
             "mean": round(float(windows.length.mean()), 2),
             "p95": int(np.percentile(windows.length, 95)),
             "max": int(windows.length.max()),
         },
-        "dropped_because": dict(dropped),
         "answers_out_of_reach": dict(collections.Counter(lost.values())),
         "label_f1": round(label_f1(split.examples, windows), 4),
         "ceiling": evaluator.ceiling(),

@@ -9,7 +9,8 @@ from conftest import squad
 from datasets import Dataset
 
 from qa.arguments import DataArguments
-from qa.data import load_splits, locate, parse_answers
+from qa.checks import Unusable, locate, parse_answers
+from qa.data import load_splits
 from qa.errors import UserError
 from qa.summary import describe
 
@@ -117,7 +118,7 @@ def test_wrong_offsets_are_repaired_or_dropped_and_counted(tmp_path):
     assert split.examples["id"][:] == ["0", "3"] and split.examples["answers"][0]["answer_start"] == [0]
     assert split.read == len(split.examples) + sum(split.dropped.values()) == 7 and split.repaired == 1
     assert split.dropped == {
-        "answer not found at its offset": 2,
+        "answer not at its offset": 2,
         "no answer": 1,
         "empty question": 1,
         "empty context": 1,
@@ -128,10 +129,33 @@ def test_wrong_offsets_are_repaired_or_dropped_and_counted(tmp_path):
 
 
 def test_locate():
-    assert locate("a b a", "a", 4) == 4  # at its offset
-    assert locate("a b a", "b", 0) == 2  # once in the context
-    assert locate("a b a", "a", 1) == -1  # twice, and not at its offset
-    assert locate("a b a", "a", -1) == -1
+    wrong, outside = "answer not at its offset", "answer_start out of range"
+    assert locate("a b a", "a", 4) == (4, None)
+    assert locate("a b a", "a", 4.0) == (4, None), "as pandas writes it"
+    assert locate("a b a", "b", 0) == (2, wrong), "once in the context"
+    assert locate("a b a", "a", 1) == (-1, wrong), "twice, and not at its offset"
+    assert locate("a b a", "a", -1) == locate("a b a", "a", 5) == (-1, outside)
+    assert locate("a b a", "b", 10**30) == (2, outside)
+    assert locate("a b", "b", None) == (2, "no answer_start")
+    for start in (0.5, True, "2", float("nan"), float("inf"), [2]):
+        assert locate("a b", "b", start) == (2, "answer_start not a whole number")
+        assert locate("b b", "b", start) == (-1, "answer_start not a whole number")
+
+
+def test_offsets_in_bytes_and_utf_16_units():
+    context = "Zoë 🙂 met Ann, and Zoë met Ann again."
+    for at in (9, 26):
+        text = context[at : at + 3]
+        before = context[:at]
+        assert locate(context, text, len(before.encode())) == (at, "offset in UTF-8 bytes")
+        assert locate(context, text, len(before.encode("utf-16-le")) // 2) == (at, "offset in UTF-16 units")
+    assert locate("🙂axa", "x", 5) == (2, "offset in UTF-8 bytes"), "beyond the context's end in characters"
+    assert locate("🙂a.a.ab", "a", 3) == (3, None), "in characters first"
+    assert locate("🙂ab.ab", "ab", 4) == (4, None)
+    context = "é🙂.ab.ab"
+    assert locate(context, "ab", 4) == (3, "offset in UTF-16 units")
+    assert locate(context, "ab", 10) == (6, "offset in UTF-8 bytes")
+    assert locate(context, "ab", 7) == (-1, "answer not at its offset"), "the first in bytes, the second in units"
 
 
 def test_unanswerable_questions_make_it_squad_2(tmp_path):
@@ -140,10 +164,10 @@ def test_unanswerable_questions_make_it_squad_2(tmp_path):
     args = DataArguments(train_file=str(path))
     split = load_splits(args, ("train",))["train"]
     assert args.version_2_with_negative is True and split.unanswerable == 1 and len(split.examples) == 2
-    said = "train: 2 questions read, 0 dropped, 1 without an answer"
+    said = "train: 2 questions read, 0 dropped, 2 examples, 1 without an answer"
     assert describe(split, 2, {}, True) == f"{said} (scored as SQuAD 2.0), 2 windows"
     assert describe(split, 1, {1: "no token covers it"}, False) == (
-        "train: 2 questions read, 1 dropped (1 answer no token covers it), 1 without an answer, 1 windows"
+        "train: 2 questions read, 1 dropped (1 answer no token covers it), 1 examples, 1 without an answer, 1 windows"
     )
 
 
@@ -166,7 +190,7 @@ def test_held_out_share_and_limits(tmp_path):
     [
         ("x.json", "{", "line 1: not JSON"),
         ("x.json", '[{"a": 1},\n oops]', "line 2: not JSON"),
-        ("x.jsonl", '{"id": 1, "question": "q", "context": "c"}\n{"id"\n', "line 2: not JSON"),
+        ("x.jsonl", '{"id"\n{"id": 1, "question": "q", "context": "c"}\n', "line 1: not JSON"),
         ("x.json", "", "is empty"),
         ("x.json", "3", "no list of questions"),
         ("x.json", '{"data": 3}', "no list of questions"),
@@ -177,14 +201,19 @@ def test_held_out_share_and_limits(tmp_path):
         ("x.json", '{"data": [{"paragraphs": [{"qas": []}]}]}', "article 1, paragraph 1: has no `context`"),
         ("x.json", '{"data": [{"paragraphs": [{"context": "c", "qas": 3}]}]}', "paragraph 1: `qas` is not a list"),
         ("x.json", '[{"id": 1, "question": "q", "context": "c", "answers": 3}]', "row 1: `answers` must hold"),
-        ("x.json", '[{"id": 1, "question": "q", "context": "c", "answer": 3}]', "has no `answers`, only id, question"),
+        (
+            "x.json",
+            '[{"id": 1, "question": "q", "context": "c", "answer": 3}]',
+            "has no `answers`, only ['id', 'question'",
+        ),
         ("x.json", '[{"id": "", "question": "q", "context": "c", "answers": []}]', "row 1: has no `id`"),
         ("x.json", '[{"id": 1, "question": "q", "context": "\\ud83d", "answers": []}]', "half a character at 0"),
         ("x.json", "[" * 100000, "nested too deep"),
         ("x.json", '[{"id": 1, "question": "q", "context": "c", "answers": []}]', "train split has an answer"),
         ("x.json", "version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
         ("x.json", "\n<!DOCTYPE html><html>", "an HTML page"),
-        ("x.json", b"\xff\xfe\x00", "not UTF-8 at byte 0"),
+        ("x.json", b"[\xe9]", "not UTF-8 at byte 1"),
+        ("x.json", "[]".encode("utf-16"), "UTF-16, not UTF-8"),
         ("x.json.gz", gzip.compress(b"[]" * 1000)[:-9], "the gzip file is truncated"),
         ("x.json.gz", b"[]", "cannot be read: Not a gzipped file"),
         ("x.parquet", b"PAR", "not a Parquet file"),
@@ -215,19 +244,27 @@ def test_shapes_of_answers():
         '{"text": ["a"], "answer_start": [3]}',
         "{'text': ['a'], 'answer_start': [3]}",
     ):
-        assert parse_answers("here", value) == [("a", 3)]
+        assert parse_answers(value) == [("a", 3)]
     for value in (None, "", [], {"text": [], "answer_start": []}, {"text": [""], "answer_start": [0]}, "[]"):
-        assert parse_answers("here", value) == []
-    assert parse_answers("here", {"text": ["a"]}) == parse_answers("here", {"text": ["a"], "answer_start": [None]})
-    assert parse_answers("here", {"text": "a", "answer_start": 3.0}) == [("a", 3)]
-    assert parse_answers("here", {"text": None, "answer_start": None}) == []
+        assert parse_answers(value) == []
+    for value in ({"text": ["a"]}, {"text": ["a"], "answer_start": [None]}, [{"text": "a"}]):
+        assert parse_answers(value) == [("a", None)]
+    assert parse_answers({"text": None, "answer_start": None}) == []
     for wrong in (
+        {},
+        {"answer_start": 3},
+        {"text": ["a"], "answer_start": []},
+        {"text": ["a", "b"], "answer_start": 3},
         {"text": 1945, "answer_start": 3},
-        {"text": "a", "answer_start": 0.5},
-        {"text": "a", "answer_start": True},
+        [{"answer_start": 3}],
+        [["a", 3]],
+        "a",
+        "[" * 5000,
+        3,
     ):
-        with pytest.raises(UserError, match=r"here: .* which is not"):
-            parse_answers("here", wrong)
+        with pytest.raises(Unusable) as error:
+            parse_answers(wrong)
+        assert error.value.reason == "malformed answers"
 
 
 def test_line_separators_inside_json_lines_are_text(tmp_path):
@@ -239,7 +276,7 @@ def test_line_separators_inside_json_lines_are_text(tmp_path):
 
 def test_one_id_for_two_questions_cannot_be_scored(tmp_path):
     path = write(tmp_path / "flat.json", [ROWS[0], {**ROWS[1], "id": "7"}])
-    with pytest.raises(UserError, match=r"row 2: its id 7 is that of .*row 1"):
+    with pytest.raises(UserError, match=r"row 2: its id '7' is that of .*row 1"):
         load(path, "validation")
     assert len(load(path).examples) == 2, "training does not need the ids"
 
