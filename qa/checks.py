@@ -71,7 +71,7 @@ def check_row(row, training: bool) -> tuple[dict, list[Finding]]:
             raise Unusable("empty context", "its context is empty")
         findings.append(("empty context", "its context is empty", "kept"))
     for name, text in (("question", question), ("context", context)):
-        if not text.isprintable() and (found := control_character(text)):
+        if not (text.isascii() and text.isprintable()) and (found := control_character(text)):
             findings.append(("control character", f"`{name}` has {found}", "kept"))
     answers = parse_answers(row.get("answers"))
     if row.get("answers", "") is None and not impossible:
@@ -165,7 +165,7 @@ def parse_answers(value) -> list[tuple[object, object]]:
         if len(texts) != len(starts):
             raise Unusable("malformed answers", f"`answers` has {len(texts)} texts and {len(starts)} starts")
         pairs = list(zip(texts, starts, strict=True))
-    elif isinstance(value, list) and all(isinstance(answer, dict) for answer in value):
+    elif isinstance(value, list) and {type(answer) for answer in value} <= {dict}:
         pairs = [(answer.get("text"), answer.get("answer_start")) for answer in value]
     else:
         raise Unusable("malformed answers", f"`answers` must hold `text` and `answer_start`, not {brief.repr(value)}")
@@ -192,10 +192,10 @@ def check_answers(
     texts, starts, flaws = [], [], {}
     for text, start in answers:
         refuse_broken("answers", text)
-        if not text.strip():
+        at, reason = locate(context, text, start)
+        if not text or text.isspace():
             flaws.setdefault("answer only white space", ("an answer is only white space", "answer left out"))
             continue
-        at, reason = locate(context, text, start)
         if reason:
             detail = f"{brief.repr(text)} is not at {brief.repr(start)}"
             if at >= 0:

@@ -12,10 +12,11 @@ class UserError(Exception):
 
 def one_line(error: BaseException) -> str:
     """What another library's error says first, on one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in str(error))
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
         return type(error).__name__
-    return " ".join(lines)[:300] if lines[0].endswith(":") else lines[0]
+    return (" ".join(lines) if lines[0].endswith(":") else lines[0])[:300]
 
 
 def say(message: str) -> None:
