@@ -106,7 +106,7 @@ def read_csv(path: str, text: str) -> Iterator[tuple[str, object]]:
             else:
                 yield place, row
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not CSV: {one_line(error)}") from None
+        raise UserError(f"{path}, line {reader.line_num + 1}: not CSV: {one_line(error)}") from None
 
 
 def unique_keys(pairs: list[tuple[str, object]]) -> dict:

@@ -8,11 +8,12 @@ import pytest
 from conftest import squad
 from datasets import Dataset
 
+import preprocess
 from qa.arguments import DataArguments
 from qa.checks import Unusable, locate, parse_answers
 from qa.data import load_splits
 from qa.errors import UserError
-from qa.summary import describe
+from qa.summary import check_dropped, describe
 
 ROWS = [
     {
@@ -291,3 +292,154 @@ def test_real_files_are_read_whole(shared):
     for name, read, unanswerable in (("dev-v1.1", 10570, 0), ("dev-v2.0", 11873, 5945), ("split-train", 7794, 0)):
         split = load(str(shared / f"data/squad/{name}.json.gz"), "validation")
         assert (split.read, len(split.examples), split.unanswerable, split.repaired) == (read, read, unanswerable, 0)
+
+
+def preprocess_main(monkeypatch, *argv) -> None:
+    monkeypatch.setattr("sys.argv", ["preprocess.py", *map(str, argv)])
+    preprocess.main()
+
+
+CONTEXT = "Ann met Zoë and Bob, and Bob met Cy."
+BAD = [
+    {"id": i, "context": CONTEXT, "question": "Who?", "answers": [{"text": text, "answer_start": start}]}
+    for i, (text, start) in enumerate([("Ann", 0), ("Ann", 3), ("Bob", 9), ("Cy", 34), (" ", 0), ("Zoë", -1)])
+] + [{"id": 0, "context": CONTEXT, "question": "\0Who?", "answers": []}, 3, {"id": 8, "question": "Who?"}]
+
+
+def test_every_problem_is_listed_and_the_totals_add_up(tmp_path, tiny_model, monkeypatch, capsys):
+    path, output = tmp_path / "bad.json", tmp_path / "out"
+    path.write_text(json.dumps(BAD))
+    options = ("--tokenizer_name", tiny_model, "--max_seq_length", 48, "--doc_stride", 8, "--max_query_length", 16)
+    files = ("--train_file", path, "--validation_file", path, "--cache_dir", tmp_path, "--output_dir", output)
+    preprocess_main(monkeypatch, *options, *files)
+    summary = json.loads((output / "summary.json").read_text())
+    train, validation = summary["train"], summary["validation"]
+    assert (train["read"], train["examples"], train["dropped"], train["repaired"]) == (9, 5, 4, 3)
+    assert (validation["read"], validation["examples"], validation["dropped"]) == (9, 5, 4)
+    assert validation["contexts_in_training"] == 1
+    listed = [json.loads(line) for line in (output / "problems.jsonl").read_text().splitlines()]
+    assert [(row["place"], row["id"], row["reason"], row["done"]) for row in listed if row["split"] == "train"] == [
+        (f"{path}, row 2", "1", "answer not at its offset", "repaired"),
+        (f"{path}, row 3", "2", "answer not at its offset", "dropped"),
+        (f"{path}, row 4", "3", "offset in UTF-8 bytes", "converted"),
+        (f"{path}, row 5", "4", "answer only white space", "dropped"),
+        (f"{path}, row 6", "5", "answer_start out of range", "repaired"),
+        (f"{path}, row 7", "0", "control character", "kept"),
+        (f"{path}, row 7", "0", "duplicate id", "kept"),
+        (f"{path}, row 8", "", "unreadable", "dropped"),
+        (f"{path}, row 9", "8", "missing field", "dropped"),
+    ]
+    for name in ("train", "validation"):
+        mine = [row for row in listed if row["split"] == name]
+        assert sum(kind["count"] for kind in summary[name]["problems"]) == len(mine)
+        assert sum(row["done"] == "dropped" for row in mine) == summary[name]["dropped"]
+    said = capsys.readouterr().out
+    assert "- row 4 (id '3'): 'Cy' is not at 34 but at 33" in said
+    assert "warning: 1 of 1 validation contexts are also in training" in said
+    assert "4 of 9 training questions cannot be used" in said and "--max_dropped 0.45" in said
+    assert all(len(line) <= 80 for line in said.splitlines() if not line.startswith(("warning: ", "written to ")))
+
+    with pytest.raises(UserError, match=r"\d+ problems, and strict allows none: .*problems.jsonl; the first: .*row 2"):
+        preprocess_main(monkeypatch, *options, *files, "--strict")
+
+
+def test_a_report_is_finished_when_nothing_can_be_used(tmp_path, tiny_model, monkeypatch, capsys):
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"id": 1}\n{"id": \n[]\n')
+    options = ("--tokenizer_name", tiny_model, "--max_seq_length", 48, "--doc_stride", 8)
+    with pytest.raises(UserError, match=r"no usable question for train \(1 missing field, 2 unreadable\); the first: "):
+        preprocess_main(monkeypatch, *options, "--train_file", path, "--output_dir", tmp_path / "out")
+    assert len((tmp_path / "out/problems.jsonl").read_text().splitlines()) == 3
+    assert "3 questions read" in capsys.readouterr().out
+
+
+def test_two_broken_files_are_both_named(tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    (tmp_path / "b.json.gz").write_bytes(gzip.compress(b"[]" * 1000)[:-9])
+    files = {"train_file": str(tmp_path / "a.json"), "validation_file": str(tmp_path / "b.json.gz")}
+    with pytest.raises(UserError, match=r"a\.json, line 1: not JSON.*; .*b\.json\.gz: the gzip file is truncated"):
+        load_splits(DataArguments(**files), ("train", "validation"))
+
+
+def test_strict_and_the_share_that_may_be_dropped(tmp_path, capsys):
+    path = tmp_path / "x.json"
+    rows = squad([("Ann wrote it.", f"Who wrote number {i}?", "Ann") for i in range(20)])
+    questions = [article["qas"][0] for article in rows["data"][0]["paragraphs"]]
+    path.write_text(json.dumps(rows))
+    assert not load(str(path), strict=True).problems and not capsys.readouterr().err
+
+    questions[0]["answers"][0]["answer_start"] = 3
+    path.write_text(json.dumps(rows))
+    split = load(str(path))
+    assert "warning: train data: 1 answer not at its offset (repaired)" in capsys.readouterr().err
+    check_dropped(split, {}, DataArguments())
+    with pytest.raises(UserError, match=r"paragraph 1, question 1: 'Ann' is not at 3 but at 0; 1 problems .* strict"):
+        load(str(path), strict=True)
+
+    questions[1]["answers"][0]["text"] = "Bob"
+    path.write_text(json.dumps(rows))
+    check_dropped(load(str(path)), {}, DataArguments())  # 1 of 20 is 5 %
+    with pytest.raises(
+        UserError, match=r"2 of 20 training questions cannot be used \(1 answer not at.*--max_dropped 0.1"
+    ):
+        check_dropped(load(str(path)), {3: "no token covers it"}, DataArguments())
+    check_dropped(load(str(path)), {3: "no token covers it"}, DataArguments(max_dropped=0.1))
+    with pytest.raises(UserError, match="no token covers it; 1 such questions, and strict allows none"):
+        check_dropped(load(str(path)), {3: "no token covers it"}, DataArguments(strict=True))
+    with pytest.raises(UserError, match="max_dropped must be from 0 to 1"):
+        DataArguments(max_dropped=5)
+
+    for qa in questions[2:12]:
+        qa["answers"] = []
+    path.write_text(json.dumps(rows))
+    split = load(str(path), version_2_with_negative=False)
+    assert split.dropped == {"answer not at its offset": 1, "no answer": 10}
+    check_dropped(split, {}, DataArguments())  # what was asked for does not count
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answers": 3}, "row 2: `answers` must hold"),
+        ({"answers": [{"text": " ", "answer_start": 0}]}, "row 2: an answer is only white space"),
+        ({"context": None}, "row 2: has no `context`"),
+        ({"id": ""}, "row 2: has no `id`"),
+    ],
+)
+def test_evaluation_stops_at_what_would_change_its_score(tmp_path, change, message):
+    path = write(tmp_path / "flat.json", [ROWS[0], {**ROWS[1], **change}])
+    with pytest.raises(UserError, match=message) as error:
+        load(path, "validation")
+    assert "a score over fewer questions would not compare" in str(error.value)
+    assert load(path).dropped.total() == 1
+
+
+def test_context_seen_in_training_is_said(tmp_path, capsys):
+    train, dev = write(tmp_path / "flat.json", ROWS), write(tmp_path / "lines.jsonl", [{**ROWS[0], "id": "new"}])
+    files = {"train_file": train, "validation_file": dev}
+    load_splits(DataArguments(**files), ("train", "validation"))
+    line = "1 of 1 validation contexts are also in training"
+    assert capsys.readouterr().err == f"warning: {line}: the scores will flatter\n"
+    with pytest.raises(UserError, match=line):
+        load_splits(DataArguments(**files, strict=True), ("train", "validation"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.parquet", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        ("x.json.gz", b"<html>", "an HTML page"),
+        ("x.json.gz", gzip.compress(b"<html>"), "an HTML page"),
+        ("x.json.gz", gzip.compress(b"[]" * 99)[:10] + b"\xff" * 9, "x.json.gz: cannot be read: Error -3"),
+        ("x.csv", b"id,id,question\n", "line 1: two columns have the same name"),
+        ("x.csv", b'id,question,context,answers\n1,"q,c,[]\n', "line 2: not CSV: unexpected end of data"),
+        ("x.csv", b"id,question,context,answers\n1,q,a, b,[]\n", "row 1: has not as many values as the header"),
+        ("x.json", b'[{"id": 1, "id": 2}]', "`id` stands twice in one object, as 1 and 2"),
+        ("x.json", b'[{"id": ' + b"1" * 5000 + b"}]", "not JSON: Exceeds the limit"),
+        ("x.json", b'{"data": []}\nmore', "line 2: not JSON: Extra data"),
+        ("x.json", b'{"data": [{"paragraphs": 3}]}', "article 1: `paragraphs` is not a list"),
+        ("x.json", b'{"data": [{"paragraphs": [3]}]}', "article 1, paragraph 1: is not an object with `context`"),
+    ],
+)
+def test_each_stand_in_and_torn_file_is_one_clear_line(tmp_path, name, content, message):
+    test_each_bad_file_is_one_clear_line(tmp_path, name, content, message)
