@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 from transformers.utils import logging as transformers_logging
 
 from qa.arguments import ModelArguments
@@ -107,7 +108,7 @@ def check_sizes(config: PretrainedConfig) -> None:
     for names, most in SIZES:
         for name in names:
             value = getattr(config, name, None)
-            if value is not None and not (isinstance(value, int) and 1 <= value <= most):
+            if isinstance(value, int) and not 1 <= value <= most:
                 raise ValueError(f"its {name} is {value!r:.40}; expected a whole number from 1 to {most:,}")
 
 
@@ -123,6 +124,7 @@ def load_model(args: ModelArguments, config: PretrainedConfig, training: bool) -
     with loading("model", name):
         if args.config_name:
             return AutoModelForQuestionAnswering.from_config(config)
+        refuse_pickled_shards(args)
         verbosity = transformers_logging.get_verbosity()
         transformers_logging.set_verbosity_error()  # what is missing is judged here
         try:
@@ -233,13 +235,7 @@ def saved_settings(args: ModelArguments) -> str | None:
         return None
     check_finished(Path(args.model_name_or_path).expanduser())
     try:
-        return cached_file(
-            args.model_name_or_path,
-            SETTINGS,
-            revision=args.model_revision,
-            cache_dir=args.cache_dir,
-            _raise_exceptions_for_missing_entries=False,
-        )
+        return find_file(args, SETTINGS)
     except Exception:  # a model that cannot be had is reported where it is loaded
         return None
 
@@ -247,3 +243,22 @@ def saved_settings(args: ModelArguments) -> str | None:
 def read_settings(path: str | Path | None) -> dict:
     """The settings at ``path``, which ``saved_settings`` found; nothing where there are none."""
     return yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {} if path else {}
+
+
+def find_file(args: ModelArguments, name: str) -> str | None:
+    """Path of one file of a model, downloaded if need be; None where the model has no such file."""
+    return cached_file(
+        args.model_name_or_path,
+        name,
+        revision=args.model_revision,
+        cache_dir=args.cache_dir,
+        _raise_exceptions_for_missing_entries=False,
+    )
+
+
+def refuse_pickled_shards(args: ModelArguments) -> None:
+    """Raises UserError where the list of weight files names others than safetensors, which would be unpickled."""
+    if index := find_file(args, SAFE_WEIGHTS_INDEX_NAME):
+        for shard in json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values():
+            if not str(shard).endswith(".safetensors"):
+                raise UserError(f"model {args.model_name_or_path}: {shard!r:.80} is a pickle, and no pickle is loaded")
