@@ -189,13 +189,14 @@ def check_answers(
     answers: list[tuple[str, object]], context: str, training: bool, findings: list[Finding]
 ) -> tuple[list[str], list[int]]:
     """Texts and starts of the answers that are kept; ``findings`` gets one entry for each kind of flaw."""
-    texts, starts, flaws = [], [], {}
+    texts, starts = [], []
+    flaws: dict[tuple[str, str], str] = {}
     for text, start in answers:
         refuse_broken("answers", text)
-        at, reason = locate(context, text, start)
         if not text or text.isspace():
-            flaws.setdefault("answer only white space", ("an answer is only white space", "answer left out"))
+            flaws.setdefault(("answer only white space", "answer left out"), "an answer is only white space")
             continue
+        at, reason = locate(context, text, start)
         if reason:
             detail = f"{brief.repr(text)} is not at {brief.repr(start)}"
             if at >= 0:
@@ -203,15 +204,14 @@ def check_answers(
             else:
                 detail += " and stands in several places" if text in context else " nor anywhere else"
                 done = "answer left out" if training else "kept"
-            flaws.setdefault((reason, done), (detail, done))
+            flaws.setdefault((reason, done), detail)
         if at >= 0 or not training:
             texts.append(text)
             starts.append(at)
-    for key, (detail, done) in flaws.items():
-        findings.append((key if isinstance(key, str) else key[0], detail, done))
     if answers and not texts:
-        reason, detail, _ = findings[-1]
+        (reason, _), detail = next(iter(flaws.items()))
         raise Unusable(reason, detail)
+    findings += [(reason, detail, done) for (reason, done), detail in flaws.items()]
     return texts, starts
 
 

@@ -223,7 +223,7 @@ BYTES = (flip, flip, flip, cut, cut, leave_out, repeat, zero, insert, swap, reco
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_damaged_bytes(tmp_path, form):
-    """200 of each format; where single bits changed and nothing is reported, no question is lost and no answer moved."""
+    """200 of each format; where bits flipped and nothing is reported, no question is lost and no answer moved."""
     whole_rows = as_examples(ROWS)
     whole, rng, path = encode(ROWS, form), random.Random(f"bytes {form}"), tmp_path / f"x.{form}"
     for number in range(200):
