@@ -2,150 +2,183 @@
 
 Examples:
     python ask.py --model_name_or_path my_qa_model --question "Who wrote it?" --context "It was written by Ann."
-    python ask.py --model_name_or_path my_qa_model --question "Who wrote it?" --context_file book.txt --top_k 3
+    python ask.py --model_name_or_path my_qa_model --context_file book.txt       # one question after the other
+    python ask.py --model_name_or_path my_qa_model --input questions.jsonl --output answers.jsonl
 
-From Python:
+From Python, in the place of ``from transformers import pipeline``:
 
-    from ask import QuestionAnswerer
-    answerer = QuestionAnswerer.from_pretrained("my_qa_model")
+    from ask import pipeline
+    answerer = pipeline("question-answering", model="my_qa_model")
     answerer(question="Who wrote it?", context="It was written by Ann.")
     # {"score": 0.98, "start": 18, "end": 21, "answer": "Ann"}
 """
 
-import dataclasses
+import contextlib
+import json
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-import torch
-from datasets import Dataset
+from tqdm.auto import tqdm
 
+from qa.answerer import QuestionAnswerer
 from qa.arguments import DataArguments, ModelArguments, option
-from qa.errors import UserError, run_command
-from qa.models import (
-    check_fit,
-    load_config,
-    load_model,
-    load_tokenizer,
-    position_limit,
-    saved_settings,
-    takes_token_types,
-)
+from qa.errors import UserError, run_command, say
+from qa.models import saved_settings
 from qa.output import table
 from qa.parsing import parse_arguments
-from qa.reading import read_text, require_file
-from qa.spans import find_spans
-from qa.trainer import Collator, by_length
-from qa.windows import FEATURES, WindowArrays, WindowSettings, check_lengths, make_windows
+from qa.reading import read_file, read_text, require_file
+
+__all__ = ["QuestionAnswerer", "pipeline"]
+WIDTH = 80  # columns, of which a sentence takes what the names leave
+SENTENCE = re.compile(r"[.!?][\"'”’)\]]*\s+(?![a-z])|\n\s*\n|[。！？]")
 
 
 @dataclass
 class AskArguments:
-    """The question, and the text that holds its answer."""
+    """The questions, and the text that holds their answers."""
 
     _argument_group_name = "ask"
 
-    question: str | None = option(None, "The question.")
+    question: str | None = option(None, "The question (null: read questions from the terminal, one a line).")
     context: str | None = option(None, "The text that holds the answer.")
     context_file: str | None = option(None, "Read the text from this UTF-8 file instead; any length.")
+    input: str | None = option(
+        None, "Answer all questions of this file: JSON lines, CSV, Parquet or SQuAD JSON, with `question` and, unless"
+        " a text is given for all, `context`.",
+    )  # fmt: skip
+    output: str | None = option(None, "Write their answers to this file, as JSON lines in the same order.")
     top_k: int = option(1, "How many answers, the likeliest first.")
+    handle_impossible_answer: bool | None = option(
+        None, "Whether no answer may be the answer (null: as the model was trained)."
+    )
+    align_to_words: bool = option(True, "Widen answers to whole words.")
+    batch_size: int = option(16, "Windows computed at once.")
+    device: str | None = option(None, "Where to compute, such as cpu or cuda:1 (null: a GPU if there is one).")
 
     def __post_init__(self):
-        if self.top_k < 1:
-            raise UserError("top_k must be at least 1")
+        for name in ("top_k", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1")
 
 
-class QuestionAnswerer:
-    """Answers questions from contexts with a fine-tuned model.
+def pipeline(task: str, model, tokenizer=None, **options) -> QuestionAnswerer:
+    """What ``transformers.pipeline("question-answering", ...)`` gave before release 5.3.
 
-    What ``pipeline("question-answering")`` returned before transformers 5.3 removed it: ``score`` is the
-    product of the probabilities of start and end, each a softmax over one window's context and CLS tokens;
-    ``start`` and ``end`` are characters, and ``context[start:end] == answer``.
+    Args:
+        model: a folder, a Hub id, or a model, which then comes with its ``tokenizer``.
+        options: ``device``, ``revision`` and what ``QuestionAnswerer.from_pretrained`` takes.
     """
-
-    def __init__(self, model, tokenizer, settings: DataArguments, device: str | torch.device | None = None):
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model, self.tokenizer, self.settings = model.eval().to(self.device), tokenizer, settings
-        self.collate = Collator(tokenizer.pad_token_id, takes_token_types(model))
-        check_lengths(WindowSettings.of(settings), tokenizer, position_limit(model.config))
-
-    @classmethod
-    def from_pretrained(cls, path: str, device: str | torch.device | None = None, **settings) -> "QuestionAnswerer":
-        """A model from a folder or the Hub, with the lengths saved beside it.
-
-        Args:
-            settings: fields of ``DataArguments`` to use instead, such as ``max_answer_length=15``.
-
-        Raises:
-            UserError: no such model, or one without a question-answering head.
-        """
-        source = ModelArguments(model_name_or_path=path)
-        (saved,) = parse_arguments((DataArguments,), argv=[], saved=saved_settings(source))
-        return cls.load(source, dataclasses.replace(saved, **settings), device)
-
-    @classmethod
-    def load(cls, source: ModelArguments, settings: DataArguments, device=None) -> "QuestionAnswerer":
-        tokenizer, config = load_tokenizer(source), load_config(source)
-        check_fit(tokenizer, config)
-        return cls(load_model(source, config, training=False), tokenizer, settings, device)
-
-    @torch.no_grad()
-    def logits(self, windows: Dataset, arrays: WindowArrays, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Start and end logits (W, L) of all windows."""
-        shape = len(arrays), int(arrays.length.max())
-        start, end = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-        order = by_length(arrays.length)
-        for begin in range(0, len(order), batch_size):
-            rows = order[begin : begin + batch_size]
-            batch = self.collate([windows[int(row)] for row in rows])
-            inputs = {k: v.to(self.device) for k, v in batch.items() if not k.endswith("_positions")}
-            output = self.model(**inputs)
-            width = inputs["input_ids"].shape[1]
-            start[rows, :width] = output.start_logits.float().cpu().numpy()
-            end[rows, :width] = output.end_logits.float().cpu().numpy()
-        return start, end
-
-    def __call__(self, question: str, context: str, top_k: int = 1, batch_size: int = 16) -> dict | list[dict]:
-        """The best answer, or with ``top_k`` above 1 a list of the best distinct ones.
-
-        An empty answer with score 0 where the context has no text.
-        """
-        if not isinstance(question, str) or not question.strip():
-            raise UserError("the question is empty")
-        row = {"id": ["0"], "question": [question], "context": [context], "answers": [{"text": [], "answer_start": []}]}
-        table = make_windows(row, [0], self.tokenizer, WindowSettings.of(self.settings))
-        windows = Dataset(table.cast(FEATURES.arrow_schema))
-        arrays = WindowArrays.of(windows)
-        start, end = (log_probabilities(part, arrays) for part in self.logits(windows, arrays, batch_size))
-        size = min(max(self.settings.n_best_size, top_k), 1000)
-        spans = find_spans(start, end, arrays, 1, size, self.settings.max_answer_length)
-        answers: dict[tuple[int, int], dict] = {}
-        for begin, stop, score in zip(spans.start_char.tolist(), spans.end_char.tolist(), spans.score, strict=True):
-            answer = {"score": float(np.exp(score)), "start": begin, "end": stop, "answer": context[begin:stop]}
-            answers.setdefault((begin, stop), answer)
-        best = list(answers.values())[:top_k] or [{"score": 0.0, "start": 0, "end": 0, "answer": ""}]
-        return best if top_k > 1 else best[0]
+    if task != "question-answering":
+        raise UserError(f"task {task!r} is not known here, only 'question-answering'")
+    if isinstance(model, (str, os.PathLike)):
+        return QuestionAnswerer.from_pretrained(str(model), **options)
+    if tokenizer is None:
+        raise UserError("a model that is no name needs its tokenizer: pipeline(task, model=model, tokenizer=tokenizer)")
+    return QuestionAnswerer(model, tokenizer, DataArguments(), **options)
 
 
-def log_probabilities(logits: np.ndarray, windows: WindowArrays) -> np.ndarray:
-    """(W, L) log-softmax of logits over each window's context and CLS tokens; -inf elsewhere."""
-    position = np.arange(logits.shape[1])
-    begin = windows.context_start[:, None]
-    allowed = (position >= begin) & (position < begin + np.diff(windows.tokens)[:, None])
-    allowed[np.arange(len(logits)), windows.cls_index] = True
-    scores = np.where(allowed, logits, np.float32(-np.inf))
-    scores = scores - scores.max(axis=1, keepdims=True)
-    return scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+def sentence(context: str, start: int, end: int) -> str:
+    """The sentence around the answer, with the answer in brackets, on one line."""
+    begin = max((match.end() for match in SENTENCE.finditer(context) if match.end() <= start), default=0)
+    stop = next((match.end() for match in SENTENCE.finditer(context, end)), len(context))
+    parts = context[begin:start], f"[{context[start:end]}]", context[end:stop]
+    return " ".join("".join(parts).split())
+
+
+def shown(answer: dict, context: str) -> str:
+    """One answer as a table of at most ``WIDTH`` columns."""
+    rows = [("answer", " ".join(answer["answer"].split()) or "(none)"), ("score", f"{answer['score']:.4f}")]
+    if answer["answer"]:
+        rows.append(("place", f"characters {answer['start']} to {answer['end']}"))
+        lines = textwrap.wrap(sentence(context, answer["start"], answer["end"]), WIDTH - 12)
+        rows += [("sentence" if not number else "", line) for number, line in enumerate(lines)]
+    return table(rows)
+
+
+def print_answers(answers: dict | list[dict], context: str) -> None:
+    print("\n\n".join(shown(answer, context) for answer in (answers if isinstance(answers, list) else [answers])))
+
+
+def ask_on(answerer: QuestionAnswerer, context: str) -> None:
+    """Answers what is typed, with the model kept loaded, until an empty line or the end of input."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  the arrow keys, where Python has them
+    print("Ask; an empty line ends it.")
+    while True:
+        try:
+            question = input("question: ").strip()
+        except EOFError:
+            print()
+            return
+        if not question:
+            return
+        print_answers(answerer(question=question, context=context), context)
+
+
+def read_questions(path: str, context: str | None) -> Iterator[dict]:
+    """Rows with ``question`` and ``context``. Raises UserError for a row without one of them."""
+    for place, row in read_file(path):
+        if not isinstance(row, dict):
+            raise UserError(f"{place}: is not an object with a question")
+        if context is not None:
+            row = row | {"context": context}
+        for name in ("question", "context"):
+            if not isinstance(row.get(name), str) or (name == "question" and not row[name].strip()):
+                advice = "; give it there, or one text for all as --context_file" if name == "context" else ""
+                raise UserError(f"{place}: has no `{name}`{advice}")
+        yield row
+
+
+def answer_file(answerer: QuestionAnswerer, rows: list[dict], path: Path) -> None:
+    """Writes one line for each row: its id, its question, and the answer, or ``answers`` where several were asked for.
+
+    The lines go to ``path`` with ``.part`` behind its name, which loses it when all are there.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        file = part.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    pairs = ((row["question"], row["context"]) for row in rows)
+    try:
+        with file:
+            results = zip(rows, answerer.stream(pairs), strict=True)
+            for row, result in tqdm(results, total=len(rows), unit=" questions", ncols=WIDTH - 1):
+                kept = {name: row[name] for name in ("id", "question") if row.get(name) is not None}
+                kept |= {"answers": result} if isinstance(result, list) else result
+                file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+    except KeyboardInterrupt:
+        say(f"interrupted: the answers so far are in {part}")
+        sys.exit(130)
+    os.replace(part, path)
 
 
 def check_question(model_args: ModelArguments, ask: AskArguments) -> None:
     if not model_args.model_name_or_path:
         raise UserError("no model given: --model_name_or_path my_qa_model")
-    if not ask.question:
+    if ask.input and ask.question:
+        raise UserError("give --question or --input, one of them")
+    if bool(ask.input) != bool(ask.output):
+        raise UserError("--input questions.jsonl and --output answers.jsonl go together")
+    if not ask.input and not ask.question and not sys.stdin.isatty():
         raise UserError('no question given: --question "..."')
-    if (ask.context is None) == (ask.context_file is None):
+    both = ask.context is not None and ask.context_file is not None
+    if both or (not ask.input and ask.context is None and ask.context_file is None):
         raise UserError("give the text as --context or as --context_file, one of them")
-    if ask.context_file:
-        require_file(ask.context_file)
+    for path in (ask.context_file, ask.input):
+        if path:
+            require_file(path)
+    if ask.output:
+        output = Path(ask.output)
+        if output.is_dir() or not output.parent.is_dir():
+            raise UserError(f"output {ask.output}: must be a file in a folder that exists")
+        if output.exists() and output.samefile(ask.input):
+            raise UserError("--output must be another file than --input")
 
 
 def main() -> None:
@@ -154,11 +187,23 @@ def main() -> None:
     check_question(model_args, ask)  # the command line's own mistakes first, then the model's settings
     model_args, data_args, ask = parse_arguments(kinds, saved=saved_settings(model_args))
     context = read_text(ask.context_file) if ask.context_file else ask.context
-    answerer = QuestionAnswerer.load(model_args, data_args)
-    answers = answerer(question=ask.question, context=context, top_k=ask.top_k)
-    for answer in answers if isinstance(answers, list) else [answers]:
-        place = f"characters {answer['start']} to {answer['end']}"
-        print(table([("answer", answer["answer"] or "(none)"), ("score", f"{answer['score']:.4f}"), ("place", place)]))
+    rows = list(read_questions(ask.input, context)) if ask.input else []
+    answerer = QuestionAnswerer.load(
+        model_args,
+        data_args,
+        ask.device,
+        top_k=ask.top_k,
+        handle_impossible_answer=ask.handle_impossible_answer,
+        align_to_words=ask.align_to_words,
+        batch_size=ask.batch_size,
+    )
+    if ask.input:
+        answer_file(answerer, rows, Path(ask.output))
+        print(table([("questions", f"{len(rows):,}"), ("answers", ask.output)]))
+    elif ask.question:
+        print_answers(answerer(question=ask.question, context=context), context)
+    else:
+        ask_on(answerer, context)
 
 
 if __name__ == "__main__":

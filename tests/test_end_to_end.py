@@ -1,4 +1,4 @@
-"""The commands as a person types them, on a tiny model: train, evaluate, ask."""
+"""The commands as a person types them, on a tiny model: preprocess, train, evaluate."""
 
 import gzip
 import json
@@ -239,45 +239,6 @@ def test_scores_do_not_depend_on_the_batch_size(trained, tmp_path):
     assert read(tmp_path / "eval_results.json")["loss"] == pytest.approx(read(trained / "eval_results.json")["loss"])
 
 
-def test_ask(trained, tmp_path, capsys):
-    context = "It was long ago.  Zoë was born in Sollen in 1931. " * 9
-    answerer = ask.QuestionAnswerer.from_pretrained(str(trained))
-    answer = answerer(question="Where was Zoë born?", context=context)
-    assert answer.keys() == {"score", "start", "end", "answer"} and 0 < answer["score"] <= 1
-    several = answerer(question="Where was Zoë born?", context=context, top_k=5)
-    assert len(several) == 5 and several[0] == answer
-    assert len({(item["start"], item["end"]) for item in several}) == 5
-    assert [item["score"] for item in several] == sorted((item["score"] for item in several), reverse=True)
-    assert all(context[item["start"] : item["end"]] == item["answer"] for item in several)
-    assert answerer(question="Who?", context=" ") == {"score": 0.0, "start": 0, "end": 0, "answer": ""}
-
-    (tmp_path / "text.txt").write_text(context, encoding="utf-8")
-    question = ("--model_name_or_path", trained, "--question", "Where was Zoë born?")
-    run(ask, *question, "--context_file", tmp_path / "text.txt")
-    assert f"{answer['answer']}\n" in capsys.readouterr().out
-
-
-def test_the_score_is_a_product_of_probabilities(trained):
-    """Over all pairs of one context and CLS, as the removed pipeline defined it, computed here by hand."""
-    import torch
-
-    answerer = ask.QuestionAnswerer.from_pretrained(str(trained))
-    context, question = "Mira was born in Sollen.", "Where was Mira born?"
-    best = answerer(question=question, context=context)
-    encoded = answerer.tokenizer(question, context, return_tensors="pt", return_token_type_ids=True)
-    with torch.no_grad():
-        output = answerer.model(**encoded)
-    allowed = torch.tensor([place == 1 for place in encoded.sequence_ids(0)])
-    allowed[0] = True
-    start, end = (
-        logits[0].masked_fill(~allowed, -1e9).softmax(0) for logits in (output.start_logits, output.end_logits)
-    )
-    inside = [i for i, place in enumerate(encoded.sequence_ids(0)) if place == 1]
-    score, i, j = max((float(start[i] * end[j]), i, j) for i in inside for j in inside if i <= j)
-    assert best["score"] == pytest.approx(score, abs=1e-6)
-    assert (best["start"], best["end"]) == (encoded.token_to_chars(i).start, encoded.token_to_chars(j).end)
-
-
 def test_preprocess_counts_add_up(tiny_data, tiny_model, tmp_path, capsys):
     files = ("--train_file", tiny_data / "train.json", "--validation_file", tiny_data / "dev.json.gz")
     run(preprocess, "--tokenizer_name", tiny_model, *files, *SMALL, "--output_dir", tmp_path, "--cache_dir", tmp_path)
@@ -390,11 +351,6 @@ def test_missing_weights_stop_the_run(trained, tiny_data, tmp_path):
         (evaluate_qa, ("--predictions", "p", "--output_dir", "o"), "no validation questions"),
         (evaluate_qa, ("--model_name_or_path", "m", "--predictions", "p", "--output_dir", "o"), "without a model"),
         (evaluate_qa, ("--model_name_or_path", "m", "--save_logits", "nowhere/x.npz"), "in a folder that exists"),
-        (ask, (), "no model given"),
-        (ask, ("--model_name_or_path", "m"), "no question given"),
-        (ask, ("--model_name_or_path", "m", "--question", "q"), "--context or as --context_file"),
-        (ask, ("--model_name_or_path", "m", "--question", "q", "--context_file", "nowhere"), "nowhere: no such file"),
-        (ask, ("--top_k", "0"), "top_k must be at least 1"),
     ],
 )
 def test_each_mistake_is_one_clear_line(command, argv, message, tmp_path, monkeypatch):
