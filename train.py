@@ -23,6 +23,7 @@ from transformers.trainer_utils import TrainOutput
 
 from qa import hub
 from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, as_settings
+from qa.card import RUN, record_run
 from qa.checkpoints import FINISHED, check_space, find_checkpoints, remove_recoveries, step_of
 from qa.data import Split, load_splits
 from qa.demo import write_demo
@@ -173,6 +174,7 @@ def fit(
     results = plain_metrics(trained.metrics, "train")
     results |= {"global_step": trained.global_step, "features": len(windows)}
     results |= {"resumed_from": step_of(start) if start else 0}
+    write_json(output / RUN, record_run(sys.argv, settings, seconds, peak_memory(), bool(start)))
     write_json(output / FINISHED, results)  # the last file of all: it says that the run is finished
     remove_recoveries(output, before=trained.global_step + 1)
     rows = headline(scores)
@@ -201,7 +203,7 @@ def main() -> None:
     check_folder(args)
     args = fit_to_device(args)
     if args.push_to_hub:
-        hub.check_before(args)
+        hub.check_before(hub.Target.of(args))
     if data_args.demo_dir:
         write_demo(data_args.demo_dir)
 
@@ -214,7 +216,7 @@ def main() -> None:
     with hold(output) if args.process_index == 0 else nullcontext():
         fit(model_args, data_args, args, tokenizer, config, data)
     if args.push_to_hub and args.process_index == 0:
-        print(f"  pushed to {hub.push(output, args)}")
+        print(f"published: {hub.push(output, hub.Target.of(args))}")
 
 
 if __name__ == "__main__":

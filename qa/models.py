@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from qa.arguments import ModelArguments
 from qa.checkpoints import find_checkpoints
-from qa.errors import UserError, one_line
+from qa.errors import UserError, one_line, say
 
 SETTINGS = "settings.yaml"
 SIZES = (  # of a configuration, and the most that can be meant
@@ -32,6 +32,19 @@ SIZES = (  # of a configuration, and the most that can be meant
 )
 FEWEST = 0.75  # pieces of a tokenizer for one of the model's; some models round their number up
 LAYER = re.compile(r"\.\d+\.")  # in the name of a layer's weight
+HYPERPARAMETERS = (
+    *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "train_sampling_strategy", "optim"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "fp16", "bf16", "seed"),
+)
+# The settings that are published with a model, and the only ones taken from a model on the Hub: none names a file
+# or a folder, or says what to write.
+PUBLISHED = (
+    *("model_name_or_path", "dataset_name", "dataset_config_name", "validation_split_percentage"),
+    *("max_train_samples", "max_eval_samples", "version_2_with_negative", "max_seq_length", "doc_stride"),
+    *("max_query_length", "first_window_only", "pad_to_max_length", "n_best_size", "max_answer_length"),
+    *("null_score_diff_threshold", *HYPERPARAMETERS),
+)
 transformers_logging.disable_progress_bar()  # of reading and writing weights; training keeps its own
 hub_logging.set_verbosity_error()  # its retries; what cannot be had is said in one line
 
@@ -230,14 +243,23 @@ def check_finished(folder: Path) -> None:
 
 
 def saved_settings(args: ModelArguments) -> str | None:
-    """Path of the settings that ``train.py`` saved with a model; None where it has none, or there is no model."""
+    """Path of the settings that ``train.py`` saved with a model; None where it has none, or there is no model.
+
+    Those of a model on the Hub are somebody else's: passed over, which is said, if they set more than ``PUBLISHED``.
+    """
     if not args.model_name_or_path:
         return None
     check_finished(Path(args.model_name_or_path).expanduser())
     try:
-        return find_file(args, SETTINGS)
+        path = find_file(args, SETTINGS)
+        names = set(yaml.safe_load(Path(path).read_text(encoding="utf-8"))) if path else set()
     except Exception:  # a model that cannot be had is reported where it is loaded
         return None
+    foreign = sorted(map(str, names - set(PUBLISHED)))
+    if foreign and not Path(args.model_name_or_path).expanduser().is_dir():
+        say(f"note: the {SETTINGS} of {args.model_name_or_path} is passed over: it sets {foreign[0]}")
+        return None
+    return path
 
 
 def read_settings(path: str | Path | None) -> dict:

@@ -39,8 +39,12 @@ def write_json(path: Path, value) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def as_yaml(value: dict) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+
+
 def write_yaml(path: Path, value: dict) -> None:
-    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+    write_text(path, as_yaml(value))
 
 
 def table(rows: list[tuple[str, object]]) -> str:

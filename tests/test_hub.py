@@ -1,39 +1,393 @@
-"""Publishing: refused before training, complete after it, and nothing sent that was not chosen."""
+"""Publishing against a Hub on loopback, by the unmodified client: refused in one line, complete, repeatable, silent
+about tokens; and models of others, loaded without running what they bring."""
 
-from fnmatch import fnmatch
+import json
+import re
+import shutil
+from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi
-from transformers import TrainingArguments
+import torch
+import yaml
+from hub_server import FINE, NARROW, READ, WRITE, serve
+from huggingface_hub import HfApi, ModelCard
+from safetensors.torch import load_file
+from test_end_to_end import SMALL, read, run, train_tiny
 
-from qa import hub
+import evaluate_qa
+import publish
+from ask import QuestionAnswerer
+from qa import hub as hub_module
+from qa.arguments import ModelArguments
+from qa.card import clean_command, is_place, make_card, published_settings
 from qa.errors import UserError
+from qa.models import PUBLISHED, load_config, load_model
+
+QUESTION = {"question": "Where was Zoë born?", "context": "It was long ago. Zoë was born in Sollen in 1931. " * 6}
+COMMIT, PREUPLOAD = r"POST /api/models/me/model/commit", r"POST /api/models/me/model/preupload"
 
 
-def test_a_push_that_would_fail_is_refused_before_training(monkeypatch):
-    def refuse(self):
-        raise OSError("Token is required\nbut no token found.")
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """The server, with the client pointed at it, a token that may write, an empty cache and no time lost in waiting."""
+    with serve() as server:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.endpoint)
+        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+        monkeypatch.setenv("HF_TOKEN", WRITE)
+        server.waits = []
+        monkeypatch.setattr("time.sleep", server.waits.append)
+        yield server
 
-    monkeypatch.setattr(HfApi, "whoami", refuse)
-    with pytest.raises(UserError, match=r"cannot push .* Token is required; log in with `hf auth login`"):
-        hub.check_before(TrainingArguments("out", hub_model_id="me/model"))
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_data, tiny_model) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "model"
+    train_tiny(tiny_data, tiny_model, output)
+    return output
 
 
-def test_a_push_that_fails_leaves_the_model_and_the_command_to_repeat_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(HfApi, "create_repo", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("503")))
-    with pytest.raises(UserError, match=r"the model is complete in .*503.*`hf upload me/model"):
-        hub.push(tmp_path, TrainingArguments(str(tmp_path), hub_model_id="me/model"))
+@pytest.fixture
+def folder(trained, tmp_path) -> Path:
+    copy = tmp_path / "model"
+    shutil.copytree(trained, copy)
+    return copy
 
 
-def test_what_is_sent():
-    sent = ["model.safetensors", "config.json", "tokenizer.json", "eval_results.json"]
-    kept = [
-        "settings.yaml",
+def push(folder: Path, *more) -> None:
+    run(publish, "--model_dir", folder, "--hub_model_id", "me/model", *more)
+
+
+def state(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_trained_pushed_downloaded_the_same(hub, tiny_data, tiny_model, tmp_path, capsys):
+    output = tmp_path / "home" / "jo" / "model"
+    output.parent.mkdir(parents=True)
+    train_tiny(tiny_data, tiny_model, output, "--push_to_hub", "true", "--hub_model_id", "model")
+    assert f"published: {hub.endpoint}/me/model" in capsys.readouterr().out
+    repository = hub.repositories["me/model"]
+    sent = repository.files("main")
+    wanted = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "eval_results.json"}
+    assert sent.keys() == wanted | {"README.md", "settings.yaml", ".gitattributes"}
+    assert sent["model.safetensors"] == (output / "model.safetensors").read_bytes()
+    (tag,) = repository.tags
+    assert re.fullmatch(r"run-\d{4}-\d\d-\d\d-\d{6}", tag) and repository.refs[tag] == repository.refs["main"]
+
+    everything = [*state(tmp_path).values(), *hub.received, *sent.values()]
+    assert len(everything) > 30 and not any(WRITE.encode() in content for content in everything)
+    for name in ("README.md", "settings.yaml", "eval_results.json", "config.json", "tokenizer_config.json"):
+        assert str(tmp_path).encode() not in sent[name] and b"home" not in sent[name], name
+
+    local, remote = QuestionAnswerer.from_pretrained(str(output)), QuestionAnswerer.from_pretrained("me/model")
+    assert remote(QUESTION, top_k=5) == local(QUESTION, top_k=5)
+    assert remote.settings.max_seq_length == 48 and remote.settings.doc_stride == 8
+    data = (
+        "--validation_file",
+        tiny_data / "dev.json.gz",
+        "--cache_dir",
+        tmp_path / "c",
+        "--output_dir",
+        tmp_path / "e",
+    )
+    run(evaluate_qa, "--model_name_or_path", "me/model", *data)
+    again, first = read(tmp_path / "e/eval_results.json"), read(output / "eval_results.json")
+    assert (again["exact_match"], again["f1"], again["features"]) == (
+        first["exact_match"],
+        first["f1"],
+        first["features"],
+    )
+
+
+def test_what_is_there_is_not_sent_again(hub, folder):
+    push(folder)
+    assert len(hub.uploads()) == 1 and hub.repositories["me/model"].commits.keys() & set(
+        hub.repositories["me/model"].refs.values()
+    )
+    before, tags = dict(hub.repositories["me/model"].refs), set(hub.repositories["me/model"].tags)
+    hub.log.clear()
+    push(folder)
+    assert hub.uploads() == [] and not [line for line in hub.log if "/commit/" in line]
+    assert hub.repositories["me/model"].refs == before and hub.repositories["me/model"].tags == tags
+
+
+def test_private_revision_and_tag(hub, folder, capsys):
+    push(folder, "--private", "true", "--revision", "second/try", "--tag", "v1")
+    repository = hub.repositories["me/model"]
+    assert repository.private and "model.safetensors" in repository.files("second/try")
+    assert (
+        "model.safetensors" not in repository.files("main") and repository.refs["v1"] == repository.refs["second/try"]
+    )
+    (folder / "eval_results.json").write_text(json.dumps(read(folder / "eval_results.json") | {"f1": 1.0}))
+    with pytest.raises(UserError, match="the tag v1 marks another commit: choose another --tag"):
+        push(folder, "--private", "true", "--revision", "second/try", "--tag", "v1")
+    push(folder, "--revision", "second/try")
+    (folder / "eval_results.json").write_text(json.dumps(read(folder / "eval_results.json") | {"f1": 2.0}))
+    capsys.readouterr()
+    push(folder, "--revision", "second/try")
+    assert "marks an earlier upload of this run and stays there" in capsys.readouterr().err
+
+
+def test_a_public_repository_is_not_filled_where_a_private_one_was_asked_for(hub, folder):
+    HfApi().create_repo("me/model")
+    with pytest.raises(UserError, match="me/model exists and is public"):
+        push(folder, "--private", "true")
+    assert not hub.uploads()
+
+
+@pytest.mark.parametrize(
+    ("token", "name", "message"),
+    [
+        (READ, "me/model", "the token may only read: use a token that may write"),
+        (NARROW, "me/model", "the token may not write to me/model"),
+        (WRITE, "google/bert", "me may not write to google"),
+        (WRITE, "club/model", "me may not write to club"),
+        (WRITE, "a b", "not a name for a repository"),
+        ("hf_unknown", "me/model", r"the Hub answered 401 \(.*\): log in with `hf auth login`"),
+        (None, "me/model", "no token was found: log in with `hf auth login`"),
+    ],
+)
+def test_what_would_fail_is_refused_before_training(
+    hub, monkeypatch, tmp_path, tiny_data, tiny_model, token, name, message
+):
+    monkeypatch.setenv("HF_TOKEN", token or "")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(UserError, match=f"cannot publish as {name}: {message}") as error:
+        train_tiny(tiny_data, tiny_model, tmp_path / "model", "--push_to_hub", "true", "--hub_model_id", name)
+    assert "\n" not in str(error.value) and not (tmp_path / "model").exists() and not hub.repositories
+
+
+def test_a_fine_grained_token_and_a_group_may_write(hub, monkeypatch):
+    assert hub_module.open_repository(HfApi(), hub_module.Target("lab/model")) == "lab/model"
+    monkeypatch.setenv("HF_TOKEN", FINE)
+    assert hub_module.open_repository(HfApi(), hub_module.Target("model")) == "me/model"
+
+
+CUT = 0
+REFUSALS = [
+    ("GET /api/whoami", 401, {}, r"the Hub answered 401 \(.*\): log in with `hf auth login`"),
+    ("POST /api/repos/create", 403, {}, "the Hub answered 403"),
+    (PREUPLOAD, 403, {}, r"the Hub answered 403 \(refused\): use a token that may write"),
+    (COMMIT, 409, {}, r"the Hub answered 409 \(refused\): someone else changed"),
+    (COMMIT, 413, {}, r"the Hub answered 413 \(refused\): a file is larger"),
+    (COMMIT, 429, {"Retry_After": "3600"}, r"the Hub answered 429"),
+    (COMMIT, 500, {}, r"the Hub answered 500 \(refused\)"),
+    ("POST /api/validate-yaml", 502, {}, "the Hub answered 502"),
+    ("PUT /lfs", 413, {}, "the Hub answered 413"),
+    ("PUT /lfs", CUT, {}, "the connection to the Hub failed"),
+    (COMMIT, CUT, {}, "the connection to the Hub failed"),
+    ("POST /api/models/me/model/tag", 500, {}, "the Hub answered 500"),
+]
+
+
+@pytest.mark.parametrize(("request_line", "status", "headers", "message"), REFUSALS)
+def test_a_refusal_is_one_line_and_the_model_is_whole(
+    hub, folder, monkeypatch, capsys, request_line, status, headers, message
+):
+    before = state(folder)
+    hub.refuse(request_line, status, **headers)
+    with pytest.raises(SystemExit) as stop:
+        publish.run_command(lambda: push(folder))
+    *retries, error = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 2 and re.search(f"^error: not published: {message}", error)
+    command = f"python publish.py --model_dir {folder} --hub_model_id me/model"
+    assert f"The model is complete in {folder}; to try again: {command}" in error
+    assert all("; trying again in " in line for line in retries if line and "Upload" not in line)
+    assert state(folder) == before and sum(hub.waits) < 400
+
+    hub.refusals.clear()  # the command that was named does it
+    words = command.split()
+    run(publish, *words[2:])
+    assert "model.safetensors" in hub.repositories["me/model"].files("main")
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status", "headers", "waited"),
+    [
+        (COMMIT, 429, {"Retry_After": "7"}, 7),
+        (COMMIT, 500, {}, 1),
+        (COMMIT, CUT, {}, 1),
+        ("POST /api/repos/create", 503, {}, 1),
+        ("GET /api/whoami", CUT, {}, 1),
+    ],
+)
+def test_what_passes_is_tried_again(hub, folder, capsys, request_line, status, headers, waited):
+    hub.refuse(request_line, status, times=1, **headers)
+    push(folder)
+    assert hub.waits == [waited] and "model.safetensors" in hub.repositories["me/model"].files("main")
+    assert capsys.readouterr().err.count(f"; trying again in {waited} s") == 1
+
+
+def test_an_upload_that_is_cut_goes_on_by_itself(hub, folder):
+    """The client's own doing: it repeats an upload, and the answer to a lost commit is not a second one."""
+    hub.refuse("PUT /lfs", CUT, times=1)
+    hub.refuse("PUT /lfs", 500, times=1)
+    push(folder)
+    assert len(hub.uploads()) == 3 and len(hub.repositories["me/model"].commits) == 2
+
+
+def test_a_push_that_fails_after_training_leaves_the_model(hub, tiny_data, tiny_model, tmp_path):
+    hub.refuse(COMMIT, 413)
+    output = tmp_path / "model"
+    with pytest.raises(
+        UserError, match=r"not published: .* 413 .* complete in \S+model; to try again: python publish.py"
+    ):
+        train_tiny(tiny_data, tiny_model, output, "--push_to_hub", "true", "--hub_model_id", "me/model")
+    assert read(output / "eval_results.json")["examples"] == 16 and load_file(output / "model.safetensors")
+    hub.refusals.clear()
+    push(output)
+    assert hub.repositories["me/model"].files("main")["config.json"] == (output / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("config.json", "it has no config.json"),
+        ("eval_results.json", "not the folder of a finished run"),
+        ("model.safetensors", "no weights as safetensors"),
+    ],
+)
+def test_an_unfinished_folder_is_not_published(hub, folder, lost, message):
+    (folder / lost).unlink()
+    with pytest.raises(UserError, match=message):
+        push(folder)
+    assert not hub.log
+
+
+def test_what_is_sent(trained, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(trained, copy)
+    for name in (
         "optimizer.pt",
         "training_args.bin",
         "trainer_state.json",
-        "predictions.json",
-        "events.out.tfevents.1",
-    ]
-    assert all(any(fnmatch(name, pattern) for pattern in hub.SENT) for name in sent)
-    assert not any(fnmatch(name, pattern) for pattern in hub.SENT for name in kept)
+        "notes.txt",
+        "pytorch_model.bin",
+        "curves.png",
+    ):
+        (copy / name).write_bytes(b"x")
+    names = set(hub_module.contents(copy, "me/model"))
+    assert {"curves.png", "README.md", "settings.yaml", "model.safetensors"} <= names
+    kept = {"optimizer.pt", "training_args.bin", "trainer_state.json", "notes.txt", "pytorch_model.bin", "run.json"}
+    assert not names & (kept | {"train_results.json", "predictions.json", "nbest_predictions.json"})
+    assert "curves.png" in hub_module.contents(copy, "me/model")["README.md"].decode()
+    (copy / "README.md").write_text("my own")
+    assert hub_module.contents(copy, "me/model")["README.md"] == copy / "README.md"
+
+
+def test_the_card(hub, trained):
+    push(trained)
+    card = ModelCard.load("me/model")
+    card.validate()
+    scores = read(trained / "eval_results.json")
+    results = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert results == {name: round(scores[name], 4) for name in ("exact_match", "f1")}
+    assert card.data.pipeline_tag == "question-answering" and card.data.library_name == "transformers"
+    for text in (
+        f"{scores['f1']:.2f}",
+        "| learning_rate | 0.001 |",
+        "| seed | 42 |",
+        "transformers 5",
+        "CPU cores",
+        "minutes",
+    ):
+        assert text in card.text
+    command = next(line for line in card.text.splitlines() if line.startswith("python train.py"))
+    assert "--train_file train.json" in command and "--learning_rate 1e-3" in command and "/" not in command
+    assert "from random weights" in card.text and "the data's own licence" in card.text and card.data.license is None
+
+
+def test_the_cards_code_runs(hub, trained, capsys):
+    push(trained)
+    code = re.search(r"```python\n(import torch.*?)```", ModelCard.load("me/model").text, re.S).group(1)
+    name, context = "Zoë", "Zoë was born in Sollen in 1931."
+    code = code.replace("Who wrote it?", f"Where was {name} born?").replace("It was written by Ann.", context)
+    exec(code, {})
+    shown = capsys.readouterr().out.strip().splitlines()[-1]
+    best = QuestionAnswerer.from_pretrained(str(trained))(
+        f"Where was {name} born?", context, align_to_words=False, top_k=20
+    )
+    assert shown and shown in [answer["answer"] for answer in best][:2]
+
+
+def test_a_card_of_squad_2(trained, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("checkpoint-*"))
+    settings = yaml.safe_load((copy / "settings.yaml").read_text())
+    settings |= {"version_2_with_negative": True, "null_score_diff_threshold": -1.5, "train_file": None}
+    (copy / "settings.yaml").write_text(yaml.safe_dump(settings))
+    more = {"dataset": "rajpurkar/squad_v2", "base_model": "albert/albert-base-v2", "random_start": False}
+    (copy / "run.json").write_text(json.dumps(read(copy / "run.json") | more))
+    scores = {"exact": 70.5, "f1": 73.25, "HasAns_exact": 1.0, "HasAns_f1": 2.0, "NoAns_f1": 3.0, "examples": 11873}
+    (copy / "eval_results.json").write_text(json.dumps(scores))
+    card = make_card(copy, "me/model")
+    results = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert results == {"exact": 70.5, "f1": 73.25} and card.data.eval_results[0].dataset_type == "rajpurkar/squad_v2"
+    assert card.data.base_model == "albert/albert-base-v2" and card.data.datasets == ["rajpurkar/squad_v2"]
+    assert (
+        "CC BY-SA 4.0" in card.text
+        and "by more than -1.5" in card.text
+        and "| F1, without answer | 3.00 |" in card.text
+    )
+    sent = published_settings(copy)
+    assert sent["null_score_diff_threshold"] == -1.5 and sent["dataset_name"] == "rajpurkar/squad_v2"
+    assert sent.keys() <= set(PUBLISHED) and not any(is_place(str(value)) for value in sent.values())
+
+
+def test_commands_lose_their_paths():
+    argv = ["/home/jo/x/train.py", "--config", "configs/demo.yaml", "--train_file=/home/jo/a b/t.json", "--seed", "7"]
+    argv += ["--model_name_or_path", "albert/albert-base-v2", "--output_dir", "~/jo/out", "--push_to_hub", "true"]
+    argv += ["--hub_model_id", "jo/x", "--resume_from_checkpoint", "last", "--cache_dir", "/home/jo/c", "--fp16"]
+    assert clean_command(argv) == (
+        "python train.py --config configs/demo.yaml --train_file t.json --seed 7"
+        " --model_name_or_path albert/albert-base-v2 --output_dir out --fp16"
+    )
+    assert "jo" not in clean_command(["train.py", "--validation_file", "C:\\Users\\jo\\dev.json".replace("\\", "/")])
+
+
+def test_settings_from_the_hub_name_no_files(hub, trained, capsys):
+    """A model's settings come from a stranger: they may not say what to read or write here."""
+    push(trained)
+    repository = hub.repositories["me/model"]
+    evil = b"max_seq_length: 40\nsave_logits: /tmp/x.npz\n"
+    repository.commit("main", repository.files("main") | {"settings.yaml": evil})
+    answerer = QuestionAnswerer.from_pretrained("me/model")
+    assert answerer.settings.max_seq_length == 384
+    assert "settings.yaml of me/model is passed over: it sets save_logits" in capsys.readouterr().err
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_weights_that_are_a_pickle(trained, tmp_path):
+    """Plain tensors are read as such; anything else that a pickle would do is refused, and not done."""
+    copy = tmp_path / "model"
+    shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("checkpoint-*"))
+    weights = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    torch.save(weights, copy / "pytorch_model.bin")
+    answer = QuestionAnswerer.from_pretrained(str(trained))(QUESTION)
+    assert QuestionAnswerer.from_pretrained(str(copy))(QUESTION) == answer
+    torch.save(weights | {"x": Bomb(tmp_path / "boom")}, copy / "pytorch_model.bin")
+    source = ModelArguments(model_name_or_path=str(copy))
+    with pytest.raises(UserError, match=r"model .* cannot be loaded: ") as error:
+        load_model(source, load_config(source), training=False)
+    assert "\n" not in str(error.value) and not (tmp_path / "boom").exists()
+
+
+def test_code_that_a_model_brings_is_not_run(trained, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("checkpoint-*"))
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForQuestionAnswering": "own.Own"}}
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "own.py").write_text(f"open({str(tmp_path / 'boom')!r}, 'w')\nclass Own: pass\n")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        run(evaluate_qa, "--model_name_or_path", copy, "--output_dir", tmp_path / "x", *SMALL)
+    assert not (tmp_path / "boom").exists()

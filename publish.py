@@ -1,0 +1,43 @@
+"""Publish a finished run on the Hugging Face Hub, for others to use.
+
+Examples:
+    python publish.py --model_dir my_qa_model --hub_model_id USER/NAME
+    python publish.py --model_dir my_qa_model --hub_model_id USER/NAME --private true --tag v1
+
+Log in first with `hf auth login` and a token that may write. Repeating it sends only what is missing.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from qa import hub
+from qa.arguments import option
+from qa.errors import UserError, run_command
+from qa.parsing import parse_arguments
+
+
+@dataclass
+class PublishArguments:
+    """Which model, and where it goes."""
+
+    _argument_group_name = "publish"
+
+    model_dir: str | None = option(None, "Output folder of train.py.")
+    hub_model_id: str | None = option(None, "Name on the Hub: USER/NAME, ORGANIZATION/NAME, or NAME for one's own.")
+    private: bool = option(False, "Make a private repository.")
+    revision: str | None = option(None, "Branch to send it to, made if there is none (null: main).")
+    tag: str | None = option(None, "Tag for this version (null: run- and the time when the run finished).")
+
+
+def main() -> None:
+    (args,) = parse_arguments((PublishArguments,), description=__doc__)
+    if not args.model_dir or not args.hub_model_id:
+        raise UserError("say what goes where: --model_dir my_qa_model --hub_model_id USER/NAME")
+    folder = Path(args.model_dir).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"model_dir {args.model_dir}: no such folder")
+    print(f"published: {hub.push(folder, hub.Target(args.hub_model_id, args.private, args.revision, args.tag))}")
+
+
+if __name__ == "__main__":
+    run_command(main)
