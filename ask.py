@@ -57,11 +57,11 @@ class AskArguments:
         None, "Whether no answer may be the answer (null: as the model was trained)."
     )
     align_to_words: bool = option(True, "Widen answers to whole words.")
-    batch_size: int = option(16, "Windows computed at once.")
+    per_device_eval_batch_size: int = option(16, "Windows computed at once.")
     device: str | None = option(None, "Where to compute, such as cpu or cuda:1 (null: a GPU if there is one).")
 
     def __post_init__(self):
-        for name in ("top_k", "batch_size"):
+        for name in ("top_k", "per_device_eval_batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1")
 
@@ -95,7 +95,7 @@ def shown(answer: dict, context: str) -> str:
     rows = [("answer", " ".join(answer["answer"].split()) or "(none)"), ("score", f"{answer['score']:.4f}")]
     if answer["answer"]:
         rows.append(("place", f"characters {answer['start']} to {answer['end']}"))
-        lines = textwrap.wrap(sentence(context, answer["start"], answer["end"]), WIDTH - 12)
+        lines = textwrap.wrap(sentence(context, answer["start"], answer["end"]), WIDTH - 12, break_on_hyphens=False)
         rows += [("sentence" if not number else "", line) for number, line in enumerate(lines)]
     return table(rows)
 
@@ -117,7 +117,11 @@ def ask_on(answerer: QuestionAnswerer, context: str) -> None:
             return
         if not question:
             return
-        print_answers(answerer(question=question, context=context), context)
+        try:
+            print_answers(answerer(question=question, context=context), context)
+        except UserError as error:  # a question too long for its window; the next may do
+            say(f"error: {error}")
+        print()
 
 
 def read_questions(path: str, context: str | None) -> Iterator[dict]:
@@ -195,7 +199,7 @@ def main() -> None:
         top_k=ask.top_k,
         handle_impossible_answer=ask.handle_impossible_answer,
         align_to_words=ask.align_to_words,
-        batch_size=ask.batch_size,
+        batch_size=ask.per_device_eval_batch_size,
     )
     if ask.input:
         answer_file(answerer, rows, Path(ask.output))

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,7 +55,7 @@ def hub_name(name: str | None) -> str | None:
 
 def is_place(text: str) -> bool:
     """Whether a value names a file or folder of this machine."""
-    return text.startswith(("/", "~", "./", "../", "\\")) or text[1:3] in (":\\", ":/") or Path(text).exists()
+    return text.startswith(("/", "~", "./", "../", "\\")) or text[1:3] in (":\\", ":/") or os.path.exists(text)
 
 
 def clean_command(argv: list[str]) -> str:
@@ -72,8 +73,11 @@ def clean_command(argv: list[str]) -> str:
             continue
         for value in values:
             inside = name == "--config" and Path(value).resolve().is_relative_to(REPOSITORY)
-            place = Path(value).resolve().relative_to(REPOSITORY).as_posix() if inside else Path(value).name
-            name = f"{name} {shlex.quote(place if inside or is_place(value) else value)}"
+            if inside:
+                value = Path(value).resolve().relative_to(REPOSITORY).as_posix()
+            elif is_place(value):
+                value = re.split(r"[\\/]", value.rstrip("\\/"))[-1]
+            name = f"{name} {shlex.quote(value)}"
         words.append(name)
     return " ".join(words)
 
@@ -192,6 +196,12 @@ def usage_section(repository: str, config: dict, tokenizer: dict, settings: dict
     swap = tokenizer.get("padding_side") == "left"
     pair, side = ("context, question", "only_first") if swap else ("question, context", "only_second")
     length, longest = settings.get("max_seq_length", 384), settings.get("max_answer_length", 30)
+    result = "context[inputs.token_to_chars(first).start : inputs.token_to_chars(last).end]"
+    nothing = ""
+    if settings.get("version_2_with_negative"):
+        cls, threshold = -1 if swap else 0, settings.get("null_score_diff_threshold", 0.0)
+        nothing = f"null = output.start_logits[0, {cls}] + output.end_logits[0, {cls}]\n"
+        result = f'{result} if null - scores[first, last] <= {threshold:g} else "(no answer)"'
     return f"""## How to use it
 
 ```python
@@ -210,7 +220,7 @@ start, end = (x[0].masked_fill(outside, -1e9) for x in (output.start_logits, out
 scores = start[:, None] + end
 allowed = torch.ones_like(scores).triu().tril({longest - 1}).bool()  # in order, at most {longest} tokens
 first, last = divmod(int(scores.masked_fill(~allowed, -2e9).argmax()), len(start))
-print(context[inputs.token_to_chars(first).start : inputs.token_to_chars(last).end])
+{nothing}print({result})
 ```
 
 A longer text needs windows, and several answers their ranking: with the repository that trained this model,

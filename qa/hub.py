@@ -4,11 +4,14 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import LogRecord
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError
+from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 
@@ -81,7 +84,9 @@ def explain(error: Exception) -> str:
     if isinstance(cause, HfHubHTTPError):
         status = cause.response.status_code
         words = one_line(Exception(cause.server_message or cause.response.reason_phrase))
-        return f"the Hub answered {status} ({words})" + (f": {ADVICE[status]}" if status in ADVICE else "")
+        wait = cause.response.headers.get("Retry-After")
+        advice = f"wait {wait} s, as it asks" if wait else ADVICE.get(status)
+        return f"the Hub answered {status} ({words})" + (f": {advice}" if advice else "")
     if cause is not None:
         return f"the connection to the Hub failed ({one_line(cause)})"
     if isinstance(error, LocalTokenNotFoundError):
@@ -105,8 +110,10 @@ def pause(error: Exception, planned: float) -> float | None:
 
 
 def patiently(call: Callable):
-    """What ``call`` returns, tried anew where the Hub is busy or the connection breaks, which the client does
-    for uploads only. The call must be one that can be repeated."""
+    """What ``call`` returns, tried anew where the Hub is busy or the connection breaks.
+
+    The client itself does so for uploads only. The call must be one that can be repeated.
+    """
     for planned in (*WAITS, None):
         try:
             return call()
@@ -116,6 +123,22 @@ def patiently(call: Callable):
                 raise
             say(f"{explain(error)}; trying again in {wait:g} s")
             time.sleep(wait)
+
+
+@contextmanager
+def waiting_is_said() -> Iterator[None]:
+    """Lets the client say that it waits to repeat an upload, but not the signed address it repeats."""
+    quiet = hub_logging.get_verbosity()
+    hub_logging.get_logger("huggingface_hub.utils._http").addFilter(names_no_address)
+    hub_logging.set_verbosity_warning()
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(quiet)
+
+
+def names_no_address(record: LogRecord) -> bool:
+    return "thrown while requesting" not in record.getMessage()
 
 
 def may_write(user: dict, repository: str) -> str | None:
@@ -182,7 +205,8 @@ def push(folder: Path, target: Target) -> str:
     """Publishes the model in ``folder`` and returns its address. What the Hub has already is not sent again."""
     check_folder(folder)
     try:
-        return send(HfApi(), folder, target)
+        with waiting_is_said():
+            return send(HfApi(), folder, target)
     except Exception as error:
         raise UserError(
             f"not published: {explain(error)}. The model is complete in {folder}; to try again:"

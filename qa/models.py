@@ -252,11 +252,16 @@ def saved_settings(args: ModelArguments) -> str | None:
     check_finished(Path(args.model_name_or_path).expanduser())
     try:
         path = find_file(args, SETTINGS)
-        names = set(yaml.safe_load(Path(path).read_text(encoding="utf-8"))) if path else set()
     except Exception:  # a model that cannot be had is reported where it is loaded
         return None
+    if path is None or Path(args.model_name_or_path).expanduser().is_dir():
+        return path
+    try:
+        names = set(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError):
+        names = {"something else"}
     foreign = sorted(map(str, names - set(PUBLISHED)))
-    if foreign and not Path(args.model_name_or_path).expanduser().is_dir():
+    if foreign:
         say(f"note: the {SETTINGS} of {args.model_name_or_path} is passed over: it sets {foreign[0]}")
         return None
     return path

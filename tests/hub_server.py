@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,6 +86,7 @@ class HubServer(ThreadingHTTPServer):
         self.log: list[str] = []  # "METHOD path"
         self.received: list[bytes] = []  # every body
         self.refusals: list[Refusal] = []
+        self.errors: list[str] = []  # of the server itself
 
     def refuse(self, pattern: str, status: int, times: int = 1000, message: str = "refused", **headers: str) -> None:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -101,7 +103,8 @@ class HubServer(ThreadingHTTPServer):
         return [request for request in self.log if request.startswith("PUT ")]
 
     def handle_error(self, request, client_address):
-        pass  # a client that hung up
+        if not isinstance(sys.exception(), (ConnectionError, ValueError)):  # a connection that was cut is no error
+            self.errors.append(repr(sys.exception()))
 
 
 @contextmanager
@@ -347,6 +350,6 @@ ROUTES = (
     ("POST", rf"/api/models/{REPO}/commit/([^/]+)", Handler.commit),
     ("GET", rf"/api/models/{REPO}", Handler.info),
     ("GET", rf"/api/models/{REPO}/revision/([^/]+)", Handler.info),
-    ("GET", rf"/api/models/{REPO}/tree/([^/]+)(/.*)?", Handler.tree),
+    ("GET", rf"/api/models/{REPO}/tree/([^/]+)(.*)", Handler.tree),
     ("GET", rf"/{REPO}/resolve/([^/]+)/(.+)", Handler.resolve),
 )

@@ -5,6 +5,8 @@ import dataclasses
 import gzip
 import json
 import os
+import resource
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -86,6 +88,7 @@ def test_every_form_of_input(answerer):
         (lambda a: a("q", "c", top_k=0), "top_k must be at least 1"),
         (lambda a: a("q", "c", max_seq_len=2000), "max_seq_length 2000 is more than the model takes"),
         (lambda a: a("Where was Zoë born? " * 9, CONTEXT, max_seq_len=30, doc_stride=20), "too short: a question of"),
+        (lambda a: ask.QuestionAnswerer(a.model, a.tokenizer, a.settings, "nowhere"), "device nowhere cannot be used"),
         (lambda a: ask.pipeline("summarization", model="m"), "task 'summarization' is not known here"),
         (lambda a: ask.pipeline("question-answering", model=a.model), "needs its tokenizer"),
     ],
@@ -109,7 +112,7 @@ def test_windows_held_at_once_do_not_change_answers(answerer, monkeypatch):
     whole = list(answerer.stream(pairs))
     monkeypatch.setattr(answerer_module, "WINDOWS", 1)
     monkeypatch.setattr(answerer_module, "QUESTIONS", 2)
-    monkeypatch.setattr(answerer_module, "CHUNK", 1)
+    monkeypatch.setattr("qa.ranking.CHUNK", 1)
     parts = list(answerer.stream(pairs))
     assert [x["answer"] for x in whole] == [x["answer"] for x in parts]
 
@@ -365,3 +368,44 @@ def test_each_mistake_is_one_clear_line(argv, message, tmp_path, monkeypatch):
         run(ask, *argv)
     assert message in str(error.value) and "\n" not in str(error.value)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_thousands_of_questions_about_one_long_text(shared, tmp_path, capsys):
+    """2,000 questions, 50,000 characters: what they cost beside the model, whose place a constant function takes."""
+    reference.make_tiny(shared / "albert-base-v2", tmp_path)
+    answerer = ask.pipeline("question-answering", model=tmp_path)
+    articles = reference.paragraphs(shared / "data/squad/dev-v1.1.json.gz")
+    text = "\n\n".join(item["context"] for part in articles for item in part)[:50_000]
+    questions = [qa["question"] for part in articles for item in part for qa in item["qas"]][:2000]
+
+    def model(input_ids, **_):
+        return SimpleNamespace(start_logits=torch.sin(input_ids.float()), end_logits=torch.cos(input_ids.float()))
+
+    model.config, answerer.model = answerer.model.config, model
+    sizes = WindowSettings.of(answerer.settings)
+    begin = time.perf_counter()
+    parts = [
+        QuestionWindows.of(ids, answerer.document(text), answerer.frame, sizes)
+        for ids in answerer.question_ids(questions, sizes)
+    ]
+    once = time.perf_counter() - begin
+    begin = time.perf_counter()
+    for question in questions[::100]:
+        columns = {
+            "id": ["0"],
+            "question": [question],
+            "context": [text],
+            "answers": [{"text": [], "answer_start": []}],
+        }
+        make_windows(columns, [0], answerer.tokenizer, sizes)
+    anew = (time.perf_counter() - begin) * 100
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin = time.perf_counter()
+    assert sum(1 for _ in answerer.stream((question, text) for question in questions)) == 2000
+    whole = time.perf_counter() - begin
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
+    with capsys.disabled():
+        print(f"\n{sum(map(len, parts)):,} windows; tokenizing once {once:.1f} s, for each question anew {anew:.0f} s;"
+              f" all but the model {whole:.1f} s, {memory:.0f} MiB more")  # fmt: skip
+    assert once < anew / 10 and memory < 100

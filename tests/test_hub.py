@@ -1,6 +1,7 @@
 """Publishing against a Hub on loopback, by the unmodified client: refused in one line, complete, repeatable, silent
 about tokens; and models of others, loaded without running what they bring."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -9,10 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import FAMILIES
 from hub_server import FINE, NARROW, READ, WRITE, serve
 from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.utils import get_session
 from safetensors.torch import load_file
 from test_end_to_end import SMALL, read, run, train_tiny
+from transformers import AutoModelForQuestionAnswering, BertConfig, DebertaV2Config, ElectraConfig, RobertaConfig
 
 import evaluate_qa
 import publish
@@ -39,6 +43,7 @@ def hub(monkeypatch, tmp_path):
         server.waits = []
         monkeypatch.setattr("time.sleep", server.waits.append)
         yield server
+        assert server.errors == []
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +72,8 @@ def test_trained_pushed_downloaded_the_same(hub, tiny_data, tiny_model, tmp_path
     output = tmp_path / "home" / "jo" / "model"
     output.parent.mkdir(parents=True)
     train_tiny(tiny_data, tiny_model, output, "--push_to_hub", "true", "--hub_model_id", "model")
-    assert f"published: {hub.endpoint}/me/model" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"published: {hub.endpoint}/me/model" in printed.out
     repository = hub.repositories["me/model"]
     sent = repository.files("main")
     wanted = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "eval_results.json"}
@@ -76,7 +82,7 @@ def test_trained_pushed_downloaded_the_same(hub, tiny_data, tiny_model, tmp_path
     (tag,) = repository.tags
     assert re.fullmatch(r"run-\d{4}-\d\d-\d\d-\d{6}", tag) and repository.refs[tag] == repository.refs["main"]
 
-    everything = [*state(tmp_path).values(), *hub.received, *sent.values()]
+    everything = [*state(tmp_path).values(), *hub.received, *sent.values(), printed.out.encode(), printed.err.encode()]
     assert len(everything) > 30 and not any(WRITE.encode() in content for content in everything)
     for name in ("README.md", "settings.yaml", "eval_results.json", "config.json", "tokenizer_config.json"):
         assert str(tmp_path).encode() not in sent[name] and b"home" not in sent[name], name
@@ -130,6 +136,18 @@ def test_private_revision_and_tag(hub, folder, capsys):
     assert "marks an earlier upload of this run and stays there" in capsys.readouterr().err
 
 
+def test_a_part_of_a_file(hub, folder):
+    push(folder)
+    url = f"{hub.endpoint}/me/model/resolve/main/model.safetensors"
+    part = get_session().get(url, headers={"Range": "bytes=5-24"})
+    whole = (folder / "model.safetensors").read_bytes()
+    assert part.status_code == 206 and part.content == whole[5:25]
+    assert part.headers["Content-Range"] == f"bytes 5-24/{len(whole)}"
+    assert part.headers["X-Repo-Commit"] == HfApi().model_info("me/model").sha
+    tree = {item.path: item for item in HfApi().list_repo_tree("me/model")}
+    assert tree["model.safetensors"].lfs.sha256 == hashlib.sha256(whole).hexdigest()
+
+
 def test_a_public_repository_is_not_filled_where_a_private_one_was_asked_for(hub, folder):
     HfApi().create_repo("me/model")
     with pytest.raises(UserError, match="me/model exists and is public"):
@@ -172,7 +190,7 @@ REFUSALS = [
     (PREUPLOAD, 403, {}, r"the Hub answered 403 \(refused\): use a token that may write"),
     (COMMIT, 409, {}, r"the Hub answered 409 \(refused\): someone else changed"),
     (COMMIT, 413, {}, r"the Hub answered 413 \(refused\): a file is larger"),
-    (COMMIT, 429, {"Retry_After": "3600"}, r"the Hub answered 429"),
+    (COMMIT, 429, {"Retry_After": "3600"}, r"the Hub answered 429 \(refused\): wait 3600 s, as it asks"),
     (COMMIT, 500, {}, r"the Hub answered 500 \(refused\)"),
     ("POST /api/validate-yaml", 502, {}, "the Hub answered 502"),
     ("PUT /lfs", 413, {}, "the Hub answered 413"),
@@ -194,7 +212,7 @@ def test_a_refusal_is_one_line_and_the_model_is_whole(
     assert stop.value.code == 2 and re.search(f"^error: not published: {message}", error)
     command = f"python publish.py --model_dir {folder} --hub_model_id me/model"
     assert f"The model is complete in {folder}; to try again: {command}" in error
-    assert all("; trying again in " in line for line in retries if line and "Upload" not in line)
+    assert all("; trying again in " in line or re.match(r"Retrying in \d+s", line) for line in retries)
     assert state(folder) == before and sum(hub.waits) < 400
 
     hub.refusals.clear()  # the command that was named does it
@@ -237,7 +255,9 @@ def test_a_push_that_fails_after_training_leaves_the_model(hub, tiny_data, tiny_
         train_tiny(tiny_data, tiny_model, output, "--push_to_hub", "true", "--hub_model_id", "me/model")
     assert read(output / "eval_results.json")["examples"] == 16 and load_file(output / "model.safetensors")
     hub.refusals.clear()
+    hub.log.clear()
     push(output)
+    assert hub.uploads() == [], "the weights were there already"
     assert hub.repositories["me/model"].files("main")["config.json"] == (output / "config.json").read_bytes()
 
 
@@ -312,7 +332,7 @@ def test_the_cards_code_runs(hub, trained, capsys):
     assert shown and shown in [answer["answer"] for answer in best][:2]
 
 
-def test_a_card_of_squad_2(trained, tmp_path):
+def test_a_card_of_squad_2(trained, tmp_path, capsys):
     copy = tmp_path / "model"
     shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("checkpoint-*"))
     settings = yaml.safe_load((copy / "settings.yaml").read_text())
@@ -331,6 +351,9 @@ def test_a_card_of_squad_2(trained, tmp_path):
         and "by more than -1.5" in card.text
         and "| F1, without answer | 3.00 |" in card.text
     )
+    code = re.search(r"```python\n(import torch.*?)```", card.text, re.S).group(1)
+    exec(code.replace("me/model", str(copy)), {})
+    assert capsys.readouterr().out.strip()
     sent = published_settings(copy)
     assert sent["null_score_diff_threshold"] == -1.5 and sent["dataset_name"] == "rajpurkar/squad_v2"
     assert sent.keys() <= set(PUBLISHED) and not any(is_place(str(value)) for value in sent.values())
@@ -344,7 +367,7 @@ def test_commands_lose_their_paths():
         "python train.py --config configs/demo.yaml --train_file t.json --seed 7"
         " --model_name_or_path albert/albert-base-v2 --output_dir out --fp16"
     )
-    assert "jo" not in clean_command(["train.py", "--validation_file", "C:\\Users\\jo\\dev.json".replace("\\", "/")])
+    assert clean_command(["train.py", "--train_file", r"C:\Users\jo\t.json"]).endswith(" --train_file t.json")
 
 
 def test_settings_from_the_hub_name_no_files(hub, trained, capsys):
@@ -356,6 +379,31 @@ def test_settings_from_the_hub_name_no_files(hub, trained, capsys):
     answerer = QuestionAnswerer.from_pretrained("me/model")
     assert answerer.settings.max_seq_length == 384
     assert "settings.yaml of me/model is passed over: it sets save_logits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "deberta", "electra"])
+def test_models_of_others_are_evaluated_from_the_hub(hub, kind, tiny_data, tmp_path):
+    """Any extractive model with safetensors weights, with no settings beside it."""
+    tokenizer = FAMILIES["bert" if kind == "electra" else kind]()
+    options = {"type_vocab_size": 1, "pad_token_id": 1} if kind == "roberta" else {}
+    config = {"bert": BertConfig, "roberta": RobertaConfig, "deberta": DebertaV2Config, "electra": ElectraConfig}[kind](
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=514,
+        **options,
+    )
+    source = tmp_path / "source"
+    AutoModelForQuestionAnswering.from_config(config).save_pretrained(source)
+    tokenizer.save_pretrained(source)
+    HfApi().create_repo("me/theirs")
+    hub.repositories["me/theirs"].commit("main", state(source))
+    data = ("--validation_file", tiny_data / "dev.json.gz", "--cache_dir", tmp_path / "c")
+    run(evaluate_qa, "--model_name_or_path", "me/theirs", *data, "--output_dir", tmp_path / "there")
+    run(evaluate_qa, "--model_name_or_path", source, *data, "--output_dir", tmp_path / "here")
+    assert read(tmp_path / "there/predictions.json") == read(tmp_path / "here/predictions.json")
 
 
 class Bomb:
