@@ -20,7 +20,7 @@ from qa.models import HYPERPARAMETERS, PUBLISHED, SETTINGS
 
 RUN = "run.json"
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "huggingface_hub")
-SQUAD = {  # data set on the Hub: its name, its licence, where that is said
+SQUAD = {  # data set on the Hub: its name and its licence
     "rajpurkar/squad": ("SQuAD 1.1", "CC BY-SA 4.0"),
     "rajpurkar/squad_v2": ("SQuAD 2.0", "CC BY-SA 4.0"),
 }
@@ -127,7 +127,7 @@ def make_card(folder: Path, repository: str) -> ModelCard:
                 dataset_type=settings.get("dataset_name", "custom"),
                 dataset_name=name,
                 dataset_config=settings.get("dataset_config_name"),
-                dataset_split="validation",
+                dataset_split="train" if "validation_split_percentage" in settings else "validation",
                 metric_type=metric,
                 metric_name=label,
                 metric_value=round(scores[metric], 4),
@@ -177,7 +177,8 @@ def what_it_is(config: dict, settings: dict, run: dict, name: str, negatives: bo
 
 
 def scores_section(scores: dict, settings: dict, curves: bool) -> str:
-    cells = [("score", "validation")]
+    held = settings.get("validation_split_percentage")
+    cells = [("score", f"{held}% of the training questions, held out" if held else "validation")]
     cells += [(label, f"{scores[key]:.2f}") for key, label in (SCORES | PARTS).items() if key in scores]
     text = "## Scores\n\n" + (rows(cells) if len(cells) > 1 else "No scores were recorded.")
     if "examples" in scores:

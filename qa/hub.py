@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -151,7 +152,9 @@ def may_write(user: dict, repository: str) -> str | None:
         return f"the token may only read: {ADVICE[403]}"
     if token.get("role") == "fineGrained":
         scopes = (token.get("fineGrained") or {}).get("scoped", [])
-        named = {scope["entity"].get("name") for scope in scopes if "repo.write" in scope.get("permissions", [])}
+        named = {
+            scope.get("entity", {}).get("name") for scope in scopes if "repo.write" in scope.get("permissions", [])
+        }
         if not named & {owner, repository}:
             return f"the token may not write to {repository}: {ADVICE[403]}"
     return None
@@ -204,14 +207,15 @@ def contents(folder: Path, repository: str) -> dict[str, Path | bytes]:
 def push(folder: Path, target: Target) -> str:
     """Publishes the model in ``folder`` and returns its address. What the Hub has already is not sent again."""
     check_folder(folder)
+    repeat = f"The model is complete in {folder}; to try again: {target.command(folder)}"
     try:
         with waiting_is_said():
             return send(HfApi(), folder, target)
+    except KeyboardInterrupt:
+        say(f"interrupted, not published. {repeat}")
+        sys.exit(130)
     except Exception as error:
-        raise UserError(
-            f"not published: {explain(error)}. The model is complete in {folder}; to try again:"
-            f" {target.command(folder)}"
-        ) from None
+        raise UserError(f"not published: {explain(error)}. {repeat}") from None
 
 
 def send(api: HfApi, folder: Path, target: Target) -> str:

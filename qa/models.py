@@ -43,7 +43,8 @@ PUBLISHED = (
     *("model_name_or_path", "dataset_name", "dataset_config_name", "validation_split_percentage"),
     *("max_train_samples", "max_eval_samples", "version_2_with_negative", "max_seq_length", "doc_stride"),
     *("max_query_length", "first_window_only", "pad_to_max_length", "n_best_size", "max_answer_length"),
-    *("null_score_diff_threshold", *HYPERPARAMETERS),
+    *("null_score_diff_threshold", "eval_strategy", "save_strategy", "load_best_model_at_end", "metric_for_best_model"),
+    *("data_seed", "lr_scheduler_kwargs", "optim_args", "neftune_noise_alpha", *HYPERPARAMETERS),
 )
 transformers_logging.disable_progress_bar()  # of reading and writing weights; training keeps its own
 hub_logging.set_verbosity_error()  # its retries; what cannot be had is said in one line

@@ -20,6 +20,7 @@ from transformers import AutoModelForQuestionAnswering, BertConfig, DebertaV2Con
 
 import evaluate_qa
 import publish
+import train
 from ask import QuestionAnswerer
 from qa import hub as hub_module
 from qa.arguments import ModelArguments
@@ -86,6 +87,12 @@ def test_trained_pushed_downloaded_the_same(hub, tiny_data, tiny_model, tmp_path
     assert len(everything) > 30 and not any(WRITE.encode() in content for content in everything)
     for name in ("README.md", "settings.yaml", "eval_results.json", "config.json", "tokenizer_config.json"):
         assert str(tmp_path).encode() not in sent[name] and b"home" not in sent[name], name
+
+    (tmp_path / "theirs.yaml").write_bytes(sent["settings.yaml"])  # with the data, it repeats the run
+    files = ("--train_file", tiny_data / "train.json", "--validation_file", tiny_data / "dev.json.gz")
+    more = ("--config_name", tiny_model, "--cache_dir", tmp_path, "--report_to", "none", "--output_dir", tmp_path / "b")
+    run(train, "--config", tmp_path / "theirs.yaml", *files, *more)
+    assert (tmp_path / "b/model.safetensors").read_bytes() == sent["model.safetensors"]
 
     local, remote = QuestionAnswerer.from_pretrained(str(output)), QuestionAnswerer.from_pretrained("me/model")
     assert remote(QUESTION, top_k=5) == local(QUESTION, top_k=5)
@@ -244,6 +251,17 @@ def test_an_upload_that_is_cut_goes_on_by_itself(hub, folder):
     hub.refuse("PUT /lfs", 500, times=1)
     push(folder)
     assert len(hub.uploads()) == 3 and len(hub.repositories["me/model"].commits) == 2
+
+
+def test_an_interrupted_upload_says_how_to_go_on(hub, folder, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HfApi, "create_commit", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        push(folder)
+    assert stop.value.code == 130
+    assert re.search(r"^interrupted, not published\. .* to try again: python publish", capsys.readouterr().err, re.M)
 
 
 def test_a_push_that_fails_after_training_leaves_the_model(hub, tiny_data, tiny_model, tmp_path):
