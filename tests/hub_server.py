@@ -7,6 +7,7 @@ are what it was asked and sent.
 
 import base64
 import hashlib
+import io
 import json
 import re
 import sys
@@ -19,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
+CUT, LOST = 0, -1  # the connection ends in the middle of the request; or after it was done, without a reply
 LFS_FROM = 10_000  # bytes; larger files and weights go by LFS
 WRITE, READ, FINE, NARROW = "hf_write_secret", "hf_read_secret", "hf_fine_secret", "hf_narrow_secret"
 
@@ -58,7 +60,7 @@ class Repository:
 
 @dataclass
 class Refusal:
-    """What the server does with requests whose ``METHOD path`` matches: a status, or 0 to cut the connection."""
+    """What the server does with requests whose ``METHOD path`` matches: a status, CUT or LOST."""
 
     pattern: str
     status: int
@@ -138,14 +140,16 @@ class Handler(BaseHTTPRequestHandler):
         self.server.log.append(request)
         size = int(self.headers.get("Content-Length", 0))
         refusal = self.server.refusal(request)
-        if refusal and not refusal.status:
+        if refusal and refusal.status == CUT:
             self.rfile.read(min(size, 100))  # hangs up in the middle of the upload
             self.close_connection = True
             self.connection.close()
             return
         body = self.read_body(size)
         self.server.received.append(body)
-        if refusal:
+        if refusal and refusal.status == LOST:
+            self.wfile, self.close_connection = io.BytesIO(), True
+        elif refusal:
             self.reply(refusal.status, {"error": refusal.message}, **refusal.headers)
             return
         for method, pattern, handle in ROUTES:

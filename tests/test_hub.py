@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from conftest import FAMILIES
-from hub_server import FINE, NARROW, READ, WRITE, serve
+from hub_server import CUT, FINE, LOST, NARROW, READ, WRITE, serve
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import get_session
 from safetensors.torch import load_file
@@ -190,7 +190,6 @@ def test_a_fine_grained_token_and_a_group_may_write(hub, monkeypatch):
     assert hub_module.open_repository(HfApi(), hub_module.Target("model")) == "me/model"
 
 
-CUT = 0
 REFUSALS = [
     ("GET /api/whoami", 401, {}, r"the Hub answered 401 \(.*\): log in with `hf auth login`"),
     ("POST /api/repos/create", 403, {}, "the Hub answered 403"),
@@ -246,11 +245,21 @@ def test_what_passes_is_tried_again(hub, folder, capsys, request_line, status, h
 
 
 def test_an_upload_that_is_cut_goes_on_by_itself(hub, folder):
-    """The client's own doing: it repeats an upload, and the answer to a lost commit is not a second one."""
+    """The client's own doing."""
     hub.refuse("PUT /lfs", CUT, times=1)
     hub.refuse("PUT /lfs", 500, times=1)
     push(folder)
     assert len(hub.uploads()) == 3 and len(hub.repositories["me/model"].commits) == 2
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub, folder, capsys):
+    hub.refuse(COMMIT, LOST, times=1)
+    hub.refuse("POST /api/models/me/model/tag", LOST, times=1)
+    push(folder)
+    repository = hub.repositories["me/model"]
+    assert len(repository.commits) == 2 and len([line for line in hub.log if "/commit/" in line]) == 1
+    assert [repository.refs[tag] for tag in repository.tags] == [repository.refs["main"]]
+    assert capsys.readouterr().err.count("; trying again in") == 2
 
 
 def test_an_interrupted_upload_says_how_to_go_on(hub, folder, monkeypatch, capsys):
