@@ -28,10 +28,10 @@ from tqdm.auto import tqdm
 from qa.answerer import QuestionAnswerer
 from qa.arguments import DataArguments, ModelArguments, option
 from qa.errors import UserError, run_command, say
-from qa.models import saved_settings
 from qa.output import table
 from qa.parsing import parse_arguments
-from qa.reading import read_file, read_text, require_file
+from qa.reading import Unreadable, read_file, read_text, require_file
+from qa.settings import saved_settings
 
 __all__ = ["QuestionAnswerer", "pipeline"]
 WIDTH = 80  # columns, of which a sentence takes what the names leave
@@ -127,6 +127,8 @@ def ask_on(answerer: QuestionAnswerer, context: str) -> None:
 def read_questions(path: str, context: str | None) -> Iterator[dict]:
     """Rows with ``question`` and ``context``. Raises UserError for a row without one of them."""
     for place, row in read_file(path):
+        if isinstance(row, Unreadable):
+            raise UserError(f"{place}: {row.why}")
         if not isinstance(row, dict):
             raise UserError(f"{place}: is not an object with a question")
         if context is not None:

@@ -33,20 +33,12 @@ from qa.evaluation import (
     sizes,
     write_evaluation,
 )
-from qa.models import (
-    SETTINGS,
-    check_fit,
-    load_config,
-    load_model,
-    load_tokenizer,
-    position_limit,
-    read_settings,
-    saved_settings,
-)
+from qa.models import check_fit, load_config, load_model, load_tokenizer, position_limit
 from qa.output import make_folder, table, write_json, write_yaml
 from qa.parsing import parse_arguments
 from qa.reading import read_text, require_file
 from qa.report import compare_with, differences, write_report
+from qa.settings import SETTINGS, read_settings, saved_settings
 from qa.trainer import QATrainer, fit_to_device
 from qa.window_cache import load_windows
 from qa.windows import WindowArrays, WindowSettings, check_lengths

@@ -11,17 +11,10 @@ import torch
 from qa.arguments import DataArguments, ModelArguments
 from qa.documents import Document, Frame, QuestionWindows
 from qa.errors import UserError, one_line
-from qa.models import (
-    check_fit,
-    load_config,
-    load_model,
-    load_tokenizer,
-    position_limit,
-    saved_settings,
-    takes_token_types,
-)
+from qa.models import check_fit, load_config, load_model, load_tokenizer, position_limit, takes_token_types
 from qa.parsing import parse_arguments
 from qa.ranking import AskOptions, best_answers
+from qa.settings import saved_settings
 from qa.trainer import Collator, by_length
 from qa.windows import WindowSettings, check_lengths, cut_questions
 

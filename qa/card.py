@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 
 from qa.arguments import REPOSITORY
 from qa.errors import UserError
-from qa.models import HYPERPARAMETERS, PUBLISHED, SETTINGS
+from qa.settings import HYPERPARAMETERS, PUBLISHED, SETTINGS
 
 RUN = "run.json"
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "huggingface_hub")

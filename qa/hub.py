@@ -17,9 +17,10 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 
 from qa.card import RUN, make_card, published_settings, read_json
+from qa.checkpoints import FINISHED
 from qa.errors import UserError, one_line, say
-from qa.models import SETTINGS
 from qa.output import as_yaml
+from qa.settings import SETTINGS
 
 # What is sent, beside the card and the cleaned settings. Never optimizer states, logs, caches or pickles.
 SENT = (
@@ -188,7 +189,7 @@ def check_before(target: Target) -> None:
 
 def check_folder(folder: Path) -> None:
     """Raises UserError for a folder that does not hold a finished model."""
-    for name in ("config.json", "tokenizer.json", "eval_results.json"):
+    for name in ("config.json", "tokenizer.json", "eval_results.json", FINISHED):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: not the folder of a finished run: it has no {name}")
     if not any(folder.glob("*.safetensors")):

@@ -1,4 +1,4 @@
-"""Tokenizers and models, from the Hub or a folder, and the settings saved beside them."""
+"""Tokenizers and models, from the Hub or a folder, and what does not fit."""
 
 import contextlib
 import inspect
@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import torch
-import yaml
 from huggingface_hub.utils import logging as hub_logging
 from transformers import (
     AutoConfig,
@@ -17,14 +16,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME
 from transformers.utils import logging as transformers_logging
 
 from qa.arguments import ModelArguments
-from qa.checkpoints import find_checkpoints
-from qa.errors import UserError, one_line, say
+from qa.errors import UserError, one_line
+from qa.settings import find_file
 
-SETTINGS = "settings.yaml"
 SIZES = (  # of a configuration, and the most that can be meant
     (("num_hidden_layers", "num_hidden_groups", "inner_group_num", "n_layer", "n_layers"), 1_000),
     (("num_attention_heads", "hidden_size", "embedding_size", "intermediate_size"), 1_000_000),
@@ -32,20 +30,6 @@ SIZES = (  # of a configuration, and the most that can be meant
 )
 FEWEST = 0.75  # pieces of a tokenizer for one of the model's; some models round their number up
 LAYER = re.compile(r"\.\d+\.")  # in the name of a layer's weight
-HYPERPARAMETERS = (
-    *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps"),
-    *("per_device_train_batch_size", "gradient_accumulation_steps", "train_sampling_strategy", "optim"),
-    *("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "fp16", "bf16", "seed"),
-)
-# The settings that are published with a model, and the only ones taken from a model on the Hub: none names a file
-# or a folder, or says what to write.
-PUBLISHED = (
-    *("model_name_or_path", "dataset_name", "dataset_config_name", "validation_split_percentage"),
-    *("max_train_samples", "max_eval_samples", "version_2_with_negative", "max_seq_length", "doc_stride"),
-    *("max_query_length", "first_window_only", "pad_to_max_length", "n_best_size", "max_answer_length"),
-    *("null_score_diff_threshold", "eval_strategy", "save_strategy", "load_best_model_at_end", "metric_for_best_model"),
-    *("data_seed", "lr_scheduler_kwargs", "optim_args", "neftune_noise_alpha", *HYPERPARAMETERS),
-)
 transformers_logging.disable_progress_bar()  # of reading and writing weights; training keeps its own
 hub_logging.set_verbosity_error()  # its retries; what cannot be had is said in one line
 
@@ -138,7 +122,7 @@ def load_model(args: ModelArguments, config: PretrainedConfig, training: bool) -
     with loading("model", name):
         if args.config_name:
             return AutoModelForQuestionAnswering.from_config(config)
-        refuse_pickled_shards(args)
+        refuse_pickles(args)
         verbosity = transformers_logging.get_verbosity()
         transformers_logging.set_verbosity_error()  # what is missing is judged here
         try:
@@ -233,60 +217,12 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def check_finished(folder: Path) -> None:
-    """Raises UserError for the folder of a run that has checkpoints, but no model yet."""
-    weights = [path for ending in ("safetensors", "bin") for path in folder.glob(f"*.{ending}")]
-    if not weights and (saved := find_checkpoints(folder)):
-        raise UserError(
-            f"{folder} holds a run that is not finished: run train.py again to finish it, or give its newest"
-            f" checkpoint, {saved[0]}"
-        )
-
-
-def saved_settings(args: ModelArguments) -> str | None:
-    """Path of the settings that ``train.py`` saved with a model; None where it has none, or there is no model.
-
-    Those of a model on the Hub are somebody else's: passed over, which is said, if they set more than ``PUBLISHED``.
-    """
-    if not args.model_name_or_path:
-        return None
-    check_finished(Path(args.model_name_or_path).expanduser())
-    try:
-        path = find_file(args, SETTINGS)
-    except Exception:  # a model that cannot be had is reported where it is loaded
-        return None
-    if path is None or Path(args.model_name_or_path).expanduser().is_dir():
-        return path
-    try:
-        names = set(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError):
-        names = {"something else"}
-    foreign = sorted(map(str, names - set(PUBLISHED)))
-    if foreign:
-        say(f"note: the {SETTINGS} of {args.model_name_or_path} is passed over: it sets {foreign[0]}")
-        return None
-    return path
-
-
-def read_settings(path: str | Path | None) -> dict:
-    """The settings at ``path``, which ``saved_settings`` found; nothing where there are none."""
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {} if path else {}
-
-
-def find_file(args: ModelArguments, name: str) -> str | None:
-    """Path of one file of a model, downloaded if need be; None where the model has no such file."""
-    return cached_file(
-        args.model_name_or_path,
-        name,
-        revision=args.model_revision,
-        cache_dir=args.cache_dir,
-        _raise_exceptions_for_missing_entries=False,
-    )
-
-
-def refuse_pickled_shards(args: ModelArguments) -> None:
-    """Raises UserError where the list of weight files names others than safetensors, which would be unpickled."""
+def refuse_pickles(args: ModelArguments) -> None:
+    """Raises UserError for weights that are a pickle, or whose list names one: reading one can run its code."""
+    name, advice = args.model_name_or_path, "which could run code here; take a model with safetensors weights"
     if index := find_file(args, SAFE_WEIGHTS_INDEX_NAME):
         for shard in json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values():
             if not str(shard).endswith(".safetensors"):
-                raise UserError(f"model {args.model_name_or_path}: {shard!r:.80} is a pickle, and no pickle is loaded")
+                raise UserError(f"model {name}: {shard!r:.80} is a pickle, {advice}")
+    elif not find_file(args, SAFE_WEIGHTS_NAME) and find_file(args, WEIGHTS_NAME):
+        raise UserError(f"model {name} only has weights as a pickle ({WEIGHTS_NAME}), {advice}")

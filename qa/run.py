@@ -16,8 +16,8 @@ from transformers import TrainingArguments
 
 from qa import checkpoints
 from qa.errors import UserError, say
-from qa.models import SETTINGS
 from qa.output import write_json
+from qa.settings import SETTINGS
 
 LOCK, HOLDER = ".lock", ".holder.json"
 # Settings that leave the weights and the choice of the best ones as they are; and what says where data lies, which

@@ -293,27 +293,24 @@ def read_answers(
     begin = np.concatenate([spans.start_char, np.zeros_like(empty)])[order].tolist()
     end = np.concatenate([spans.end_char, np.zeros_like(empty)])[order].tolist()
     texts = list(map(getitem, map(contexts.__getitem__, group.tolist()), map(slice, begin, end)))
-    best_texts = {
-        key: contexts[i][b:e] if e > 0 else ""
-        for i, (key, (b, e)) in enumerate(zip(ids, best_spans.tolist(), strict=True))
-    }
+    best_texts = [context[b:e] if e > 0 else "" for context, (b, e) in zip(contexts, best_spans.tolist(), strict=True)]
     null_odds = None
     if nulls is not None:
         top = np.full(count, -LARGEST, dtype=np.float32)
         top[has_span] = spans.score[best[has_span]]
         odds = np.clip(add(add(nulls[:, 0], nulls[:, 1]), -top), -LARGEST, LARGEST)
         null_odds = dict(zip(ids, odds.tolist(), strict=True))
-    predictions = best_texts
     probability = softmax(score, group, first)
     chosen = np.minimum(first[:-1] + (order[first[:-1]] >= len(example)), first[1:] - 1)  # the first that is no null
+    given = best_texts
     if null_odds is not None:
-        predictions = {key: text if null_odds[key] <= threshold else "" for key, text in best_texts.items()}
-        refused = np.array([not text for text in predictions.values()], dtype=bool)
+        refused = ~has_span | (odds > threshold)
+        given = ["" if no else text for no, text in zip(refused.tolist(), best_texts, strict=True)]
         chosen = np.where(refused, np.flatnonzero(order >= len(example)), chosen)
     return Answers(
         ids=ids,
-        predictions=predictions,
-        best_texts=best_texts,
+        predictions=dict(zip(ids, given, strict=True)),
+        best_texts=dict(zip(ids, best_texts, strict=True)),
         best_spans=best_spans,
         null_odds=null_odds,
         texts=texts,

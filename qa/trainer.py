@@ -18,9 +18,10 @@ from transformers import Trainer, TrainingArguments
 from qa import checkpoints
 from qa.errors import UserError, one_line, say
 from qa.evaluation import Evaluator
-from qa.models import SETTINGS, save_tokenizer, takes_token_types
+from qa.models import save_tokenizer, takes_token_types
 from qa.output import write_yaml
 from qa.run import Stopped, StopRequest
+from qa.settings import SETTINGS
 from qa.spans import Candidates, best_tokens_on_device
 
 MEGABATCH = 64  # batches among which windows of one length are sought: enough to pad little, few enough to stay random

@@ -23,6 +23,7 @@ from qa import answerer as answerer_module
 from qa.documents import Document, Frame, QuestionWindows, whole_words
 from qa.errors import UserError
 from qa.evaluation import Evaluator
+from qa.spans import find_candidates
 from qa.windows import FEATURES, WindowArrays, WindowSettings, make_windows
 
 CONTEXT = "It was long ago.  Zoë was born in Sollen in 1931. Mira and Arna were born in Ørby. " * 5
@@ -174,7 +175,8 @@ def test_no_answer_as_the_evaluation_decides(trained, tiny_data):
         QuestionWindows.of(ids, answerer.document(context), answerer.frame, sizes)
         for ids, context in zip(answerer.question_ids(questions, sizes), contexts, strict=True)
     ]
-    odds = Evaluator(Dataset.from_dict(columns), windows, answerer.settings).answer(*answerer.logits(held, 8)).null_odds
+    candidates = find_candidates(*answerer.logits(held, 8), windows, answerer.settings.n_best_size)
+    odds = Evaluator(Dataset.from_dict(columns), windows, answerer.settings).answer(candidates).null_odds
     odds = np.array([odds[str(i)] for i in range(len(rows))])
     for threshold in (-1e4, float(np.median(odds)), float(odds.mean()), 1e4):
         answerer.settings = dataclasses.replace(answerer.settings, null_score_diff_threshold=threshold)

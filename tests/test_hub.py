@@ -26,7 +26,8 @@ from qa import hub as hub_module
 from qa.arguments import ModelArguments
 from qa.card import clean_command, is_place, make_card, published_settings
 from qa.errors import UserError
-from qa.models import PUBLISHED, load_config, load_model
+from qa.models import load_config, load_model
+from qa.settings import PUBLISHED
 
 QUESTION = {"question": "Where was Zoë born?", "context": "It was long ago. Zoë was born in Sollen in 1931. " * 6}
 COMMIT, PREUPLOAD = r"POST /api/models/me/model/commit", r"POST /api/models/me/model/preupload"
@@ -78,7 +79,7 @@ def test_trained_pushed_downloaded_the_same(hub, tiny_data, tiny_model, tmp_path
     repository = hub.repositories["me/model"]
     sent = repository.files("main")
     wanted = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "eval_results.json"}
-    assert sent.keys() == wanted | {"README.md", "settings.yaml", ".gitattributes"}
+    assert sent.keys() == wanted | {"README.md", "settings.yaml", "curves.png", ".gitattributes"}
     assert sent["model.safetensors"] == (output / "model.safetensors").read_bytes()
     (tag,) = repository.tags
     assert re.fullmatch(r"run-\d{4}-\d\d-\d\d-\d{6}", tag) and repository.refs[tag] == repository.refs["main"]
@@ -116,7 +117,7 @@ def test_trained_pushed_downloaded_the_same(hub, tiny_data, tiny_model, tmp_path
 
 def test_what_is_there_is_not_sent_again(hub, folder):
     push(folder)
-    assert len(hub.uploads()) == 1 and hub.repositories["me/model"].commits.keys() & set(
+    assert len(hub.uploads()) == 2 and hub.repositories["me/model"].commits.keys() & set(
         hub.repositories["me/model"].refs.values()
     )
     before, tags = dict(hub.repositories["me/model"].refs), set(hub.repositories["me/model"].tags)
@@ -249,7 +250,7 @@ def test_an_upload_that_is_cut_goes_on_by_itself(hub, folder):
     hub.refuse("PUT /lfs", CUT, times=1)
     hub.refuse("PUT /lfs", 500, times=1)
     push(folder)
-    assert len(hub.uploads()) == 3 and len(hub.repositories["me/model"].commits) == 2
+    assert len(hub.uploads()) == 4 and len(hub.repositories["me/model"].commits) == 2
 
 
 def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub, folder, capsys):
@@ -442,21 +443,17 @@ class Bomb:
 
 
 def test_weights_that_are_a_pickle(trained, tmp_path):
-    """Plain tensors are read as such; anything else that a pickle would do is refused, and not done."""
+    """Not even plain tensors are read from one, and nothing that it would do is done."""
     copy = tmp_path / "model"
     shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("checkpoint-*"))
     weights = load_file(copy / "model.safetensors")
     (copy / "model.safetensors").unlink()
-    torch.save(weights, copy / "pytorch_model.bin")
-    answer = QuestionAnswerer.from_pretrained(str(trained))(QUESTION)
-    assert QuestionAnswerer.from_pretrained(str(copy))(QUESTION) == answer
-    torch.save(weights | {"x": Bomb(tmp_path / "boom")}, copy / "pytorch_model.bin")
     source = ModelArguments(model_name_or_path=str(copy))
-    with pytest.raises(
-        UserError, match=r"its \.bin weights hold more than tensors.* use a model with safetensors"
-    ) as error:
-        load_model(source, load_config(source), training=False)
-    assert "\n" not in str(error.value) and not (tmp_path / "boom").exists()
+    for content in (weights, weights | {"x": Bomb(tmp_path / "boom")}):
+        torch.save(content, copy / "pytorch_model.bin")
+        with pytest.raises(UserError, match=r"only has weights as a pickle.*safetensors") as error:
+            load_model(source, load_config(source), training=False)
+        assert "\n" not in str(error.value) and not (tmp_path / "boom").exists()
 
 
 def test_code_that_a_model_brings_is_not_run(trained, tmp_path):
