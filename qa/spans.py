@@ -11,7 +11,6 @@ equals. Padding never takes part.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from operator import getitem
 
 import numpy as np
 import torch
@@ -292,7 +291,7 @@ def read_answers(
 
     begin = np.concatenate([spans.start_char, np.zeros_like(empty)])[order].tolist()
     end = np.concatenate([spans.end_char, np.zeros_like(empty)])[order].tolist()
-    texts = list(map(getitem, map(contexts.__getitem__, group.tolist()), map(slice, begin, end)))
+    texts = [contexts[i][b:e] for i, b, e in zip(group.tolist(), begin, end, strict=True)]
     best_texts = [context[b:e] if e > 0 else "" for context, (b, e) in zip(contexts, best_spans.tolist(), strict=True)]
     null_odds = None
     if nulls is not None:
