@@ -131,6 +131,15 @@ def test_squad_2_with_its_best_threshold_kept_and_used(negatives, tiny_data, tin
     odds, texts = read(model / "null_odds.json"), read(model / "predictions.json")
     assert all((odds[key] > 0) == (text == "") for key, text in texts.items())
 
+    run(evaluate_qa, "--model_name_or_path", model, "--save_logits", tmp_path / "l.npz", "--output_dir", again)
+    options = ("--validation_file", negatives / "dev.json.gz", "--tokenizer_name", model, *SMALL)
+    run(evaluate_qa, "--logits", tmp_path / "l.npz", *options, "--output_dir", tmp_path / "of_logits")
+    ours, theirs = (read(folder / "eval_results.json") for folder in (tmp_path / "of_logits", again))
+    assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
+    assert {name: ours[name] for name in ours if name != "loss"} == {n: theirs[n] for n in ours if n != "loss"}
+    for name in ("predictions", "nbest_predictions", "null_odds"):
+        assert read(tmp_path / f"of_logits/{name}.json") == read(again / f"{name}.json")
+
     threshold = min(odds.values()) - 1  # so that all is answered by nothing: a model that has learned nothing
     settings["null_score_diff_threshold"] = threshold
     (model / "settings.yaml").write_text(yaml.safe_dump(settings))
