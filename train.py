@@ -8,7 +8,6 @@ Examples:
 
 import dataclasses
 import math
-import resource
 import sys
 import time
 from contextlib import nullcontext
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from datasets import Dataset
 from transformers import PretrainedConfig, TrainingArguments, set_seed
@@ -52,8 +52,13 @@ def check_metric(args: TrainingArguments, negatives: bool) -> None:
 def peak_memory() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the GPU"
-    unit = 1 if sys.platform == "darwin" else 1024
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB in the process"
+    if sys.platform == "win32":
+        peak = psutil.Process().memory_info().peak_wset
+    else:
+        import resource  # which Windows does not have
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return f"{peak / 2**30:.2f} GiB in the process"
 
 
 def duration(seconds: float) -> str:

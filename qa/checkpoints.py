@@ -34,7 +34,9 @@ def find_checkpoints(folder: Path) -> list[Path]:
 
 def flush(path: Path) -> None:
     """Waits until a file or a folder is on the disk, not only in memory."""
-    descriptor = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders, and needs no such thing
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
