@@ -159,5 +159,6 @@ def compare(start: Path, settings: dict, windows: str) -> tuple[list[str], list[
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             fine = name in HARMLESS or name.startswith(HARMLESS_BEGINNINGS) or (same_windows and name in SOURCES)
-            (harmless if fine else harmful).append(f"{name} {before.get(name)} -> {now.get(name)}")
+            change = f"{name} {before.get(name, 'default')} -> {now.get(name, 'default')}"
+            (harmless if fine else harmful).append(change)
     return harmless, harmful

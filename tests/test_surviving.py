@@ -284,7 +284,7 @@ def test_a_damaged_best_checkpoint_is_never_chosen(interrupted, whole, capsys):
 def test_other_settings_stop_it_unless_asked_for(interrupted, whole, capsys):
     _, argv = whole
     with pytest.raises(
-        UserError, match=r"interrupted run with other settings: learning_rate 0.001 -> 0.5, seed None -> 3\. "
+        UserError, match=r"interrupted run with other settings: learning_rate 0.001 -> 0.5, seed default -> 3\. "
     ):
         run(train, *argv(interrupted, "--seed", 3, "--learning_rate", 0.5))
     capsys.readouterr()
