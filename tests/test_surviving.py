@@ -102,19 +102,27 @@ def kill_until_finished(whole, folder: Path, seed: int, kills: int) -> dict:
     return result
 
 
-def test_killed_fifty_times_nothing_is_lost(whole, tmp_path):
-    result = kill_until_finished(whole, tmp_path / "killed", 0, 50)
+@pytest.fixture(scope="module")
+def never_killed(whole, tmp_path_factory):
+    """The uninterrupted run by the same program, on one thread as the killed ones."""
+    folder = tmp_path_factory.mktemp("never") / "killed"
+    kill_until_finished(whole, folder, seed=0, kills=0)
+    return folder / "run"
+
+
+def test_killed_fifty_times_nothing_is_lost(whole, never_killed, tmp_path):
+    result = kill_until_finished(whole, tmp_path / "killed", seed=0, kills=50)
     assert result["killed"] == 50
-    assert_same_run(whole[0], tmp_path / "killed/run")
+    assert_same_run(never_killed, tmp_path / "killed/run")
     left = {path.name for path in (tmp_path / "killed/run").iterdir()}
     assert not any(name.startswith((checkpoints.STAGING, checkpoints.RECOVERY)) for name in left)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_killed_many_more_times(whole, tmp_path, seed):
-    kill_until_finished(whole, tmp_path / "killed", seed, 100)
-    assert_same_run(whole[0], tmp_path / "killed/run")
+def test_killed_many_more_times(whole, never_killed, tmp_path, seed):
+    kill_until_finished(whole, tmp_path / "killed", seed, kills=100)
+    assert_same_run(never_killed, tmp_path / "killed/run")
 
 
 class Interrupt:
