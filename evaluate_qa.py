@@ -39,7 +39,8 @@ from qa.parsing import parse_arguments
 from qa.reading import read_text, require_file
 from qa.report import compare_with, differences, write_report
 from qa.settings import SETTINGS, read_settings, saved_settings
-from qa.trainer import QATrainer, fit_to_device
+from qa.speed import fit_to_device
+from qa.trainer import QATrainer
 from qa.window_cache import load_windows
 from qa.windows import WindowArrays, WindowSettings, check_lengths
 

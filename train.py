@@ -35,8 +35,9 @@ from qa.output import make_folder, table, write_json
 from qa.parsing import parse_arguments
 from qa.report import write_report
 from qa.run import Stopped, StopRequest, check_folder, find_start, hold
+from qa.speed import fit_to_device
 from qa.summary import check_dropped, check_labels, describe, outside, unreachable
-from qa.trainer import QATrainer, fit_to_device
+from qa.trainer import QATrainer
 from qa.window_cache import load_windows
 from qa.windows import WindowArrays, WindowSettings, check_lengths
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from transformers import TrainingArguments
 
@@ -125,6 +126,13 @@ class TrainingOptions(TrainingArguments):
         5.0, "Minutes between recovery checkpoints, of which the newest is kept until a regular one (0: none)."
     )
     overwrite_output_dir: bool = option(False, "Delete the run that output_dir holds, and start anew.")
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = option(
+        "auto", "What a GPU multiplies matrices in (auto: as fp16 or bf16 say, else bf16 if it can, else fp16)."
+    )
+    fused_gelu: bool = option(True, "Compute the activation gelu_new in one kernel: the same function.")
+    attn_implementation: str | None = option(None, "sdpa or eager (null: sdpa where the model has it).")
+    stop_if_failed: bool = option(True, "Stop when the loss is not finite, or no better than a guess after warm-up.")
+    logging_nan_inf_filter: bool = option(False, "Leave losses that are not finite out of the log; waits for the GPU.")
 
 
 def require(condition: bool, name: str, rule: str) -> None:
@@ -166,6 +174,8 @@ def as_settings(*parsed) -> dict:
             for name, value in arguments.to_dict().items():
                 if name in names and value != default[name] and not name.startswith("gradient_checkpointing"):
                     settings[name] = value
+            if settings.pop("bf16", False):  # an error where there is no GPU for it, which precision is not
+                settings["precision"] = "bf16"
         else:
             settings.update(dataclasses.asdict(arguments))
     return settings

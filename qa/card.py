@@ -12,9 +12,8 @@ from pathlib import Path
 import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from transformers import TrainingArguments
 
-from qa.arguments import REPOSITORY
+from qa.arguments import REPOSITORY, TrainingOptions
 from qa.errors import UserError
 from qa.settings import HYPERPARAMETERS, PUBLISHED, SETTINGS
 
@@ -245,7 +244,7 @@ def data_section(settings: dict, name: str, licence: str | None, trained: dict, 
 
 
 def training_section(settings: dict, run: dict, trained: dict) -> str:
-    default = TrainingArguments(output_dir="").to_dict()
+    default = TrainingOptions(output_dir="").to_dict()
     cells = [("hyperparameter", "value")]
     cells += [(name, settings.get(name, default[name])) for name in HYPERPARAMETERS]
     cells += [(name, settings[name]) for name in PUBLISHED if name in settings and name not in HYPERPARAMETERS]

@@ -13,7 +13,8 @@ SETTINGS = "settings.yaml"
 HYPERPARAMETERS = (
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "train_sampling_strategy", "optim"),
-    *("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "fp16", "bf16", "seed"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "precision", "fp16", "bf16"),
+    "seed",
 )
 # The settings that are published with a model, and the only ones taken from a model on the Hub: none names a file
 # or a folder, or says what to write.
@@ -22,7 +23,8 @@ PUBLISHED = (
     *("max_train_samples", "max_eval_samples", "version_2_with_negative", "max_seq_length", "doc_stride"),
     *("max_query_length", "first_window_only", "pad_to_max_length", "n_best_size", "max_answer_length"),
     *("null_score_diff_threshold", "eval_strategy", "save_strategy", "load_best_model_at_end", "metric_for_best_model"),
-    *("data_seed", "lr_scheduler_kwargs", "optim_args", "neftune_noise_alpha", *HYPERPARAMETERS),
+    *("data_seed", "lr_scheduler_kwargs", "optim_args", "neftune_noise_alpha", "fused_gelu", "attn_implementation"),
+    *("activation_checkpointing", *HYPERPARAMETERS),
 )
 
 

@@ -1,6 +1,5 @@
 """The Hugging Face ``Trainer`` for question answering: masked loss, seeded sampling, EM and F1 as metrics."""
 
-import dataclasses
 import math
 import shutil
 import signal
@@ -13,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch.nn import functional
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from qa import checkpoints
 from qa.errors import UserError, one_line, say
@@ -21,8 +20,10 @@ from qa.evaluation import Evaluator
 from qa.models import save_tokenizer, takes_token_types
 from qa.output import write_yaml
 from qa.run import Stopped, StopRequest
+from qa.safeguards import FailureWatch, SmallerSteps, check_weights
 from qa.settings import SETTINGS
 from qa.spans import Candidates, best_tokens_on_device
+from qa.speed import prepare_model
 
 MEGABATCH = 64  # batches among which windows of one length are sought: enough to pad little, few enough to stay random
 
@@ -116,16 +117,7 @@ def masked_loss(
     return loss
 
 
-def fit_to_device(args: TrainingArguments) -> TrainingArguments:
-    """fp32 and plain memory where there is no GPU; said in one line where fp16 was asked for."""
-    if args.device.type != "cpu":
-        return args
-    if args.fp16:
-        print("no GPU found: computing in fp32 on the CPU (fp16 needs a GPU)")
-    return dataclasses.replace(args, fp16=False, dataloader_pin_memory=False)
-
-
-class QATrainer(Trainer):
+class QATrainer(SmallerSteps, Trainer):
     """Trains on windows and evaluates by EM and F1 over examples.
 
     Args:
@@ -144,6 +136,7 @@ class QATrainer(Trainer):
         **kwargs,
     ):
         model, tokenizer = kwargs["model"], kwargs["processing_class"]
+        prepare_model(model, kwargs["args"])
         super().__init__(
             data_collator=Collator(tokenizer.pad_token_id, takes_token_types(model), pad_to),
             compute_metrics=self.score,
@@ -154,6 +147,8 @@ class QATrainer(Trainer):
         self.cls_last = bool((evaluator.windows.cls_index > 0).any())
         self.loss_is_scaled_for_ga = False  # masked_loss is a mean over one batch
         self.stop = stop or StopRequest()
+        if self.train_dataset is not None and self.args.stop_if_failed:
+            self.add_callback(FailureWatch(self.train_dataset["length"][:]))
         self.saved: tuple[int, Path | None, float] = 0, None, time.monotonic()  # step, where, and when
         self.staging: Path | None = None
         self.evaluated: tuple[int, dict[str, float]] | None = None  # step and metrics of the last evaluation
@@ -216,6 +211,7 @@ class QATrainer(Trainer):
 
     def _save_checkpoint(self, model, trial=None, kind: str = checkpoints.REGULAR) -> None:
         """As ``Trainer``, but under a staging name until all is written; its rotation follows the renaming."""
+        check_weights(model, self.state, self.args)
         step, folder = self.state.global_step, Path(self.args.output_dir)
         final, best = folder / f"{kind}-{step}", self.state.best_model_checkpoint
         if kind == checkpoints.REGULAR and self.state.best_global_step == step:
@@ -250,6 +246,8 @@ class QATrainer(Trainer):
 
         Never on an epoch's last step before its evaluation: a run that goes on from there would leave that out.
         """
+        if self.control.should_evaluate:
+            check_weights(self.model, self.state, self.args)
         super()._maybe_log_save_evaluate(*args, **kwargs)
         minutes = self.args.recovery_minutes
         due = bool(minutes) and time.monotonic() - self.saved[2] > 60 * minutes
@@ -279,6 +277,7 @@ class QATrainer(Trainer):
 
     def save_finished(self) -> None:
         """The model that is kept, moved to ``output_dir`` when all of it is written."""
+        check_weights(self.model, self.state, self.args)
         staged = Path(self.args.output_dir) / checkpoints.STAGING / "model"
         self.save_model(str(staged))
         if self.is_world_process_zero():

@@ -1,0 +1,96 @@
+"""What makes a step faster or smaller and leaves its result as it is."""
+
+import dataclasses
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.activations import NewGELUActivation
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.albert.modeling_albert import AlbertLayerGroup
+from transformers.utils import is_torch_tf32_available
+
+from qa.arguments import TrainingOptions
+from qa.errors import UserError, one_line
+
+AUTOCAST = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}  # what matrices are multiplied in
+
+
+class FusedGELU(nn.Module):
+    """``gelu_new`` in one kernel: the same function of x, which keeps x alone for the backward pass.
+
+    transformers computes it as eight elementwise operations, each keeping its input.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.gelu(x, approximate="tanh")
+
+
+def fuse_gelu(model: nn.Module) -> int:
+    """Replaces the activation modules of ``gelu_new``; configuration and weights stay as they are.
+
+    Returns:
+        how many were replaced.
+    """
+    replaced = 0
+    for module in model.modules():
+        for name, child in module.named_children():
+            if type(child) is NewGELUActivation:
+                setattr(module, name, FusedGELU())
+                replaced += 1
+    return replaced
+
+
+class RecomputedLayerGroup(GradientCheckpointingLayer, AlbertLayerGroup):
+    """ALBERT's group of layers with the library's own activation checkpointing, which ALBERT lacks."""
+
+
+def allow_recomputation(model: PreTrainedModel) -> None:
+    """Makes ``activation_checkpointing`` work for ALBERT as it does for other models."""
+    for module in model.modules():
+        if type(module) is AlbertLayerGroup:
+            module.__class__ = RecomputedLayerGroup
+            model.supports_gradient_checkpointing = True
+
+
+def prepare_model(model: PreTrainedModel, args: TrainingOptions) -> None:
+    """What the options ask of the model itself, before it is trained or evaluated."""
+    if args.attn_implementation:
+        try:
+            model.set_attn_implementation(args.attn_implementation)
+        except (ValueError, ImportError) as error:
+            raise UserError(f"attn_implementation {args.attn_implementation}: {one_line(error)}") from None
+    if args.fused_gelu:
+        fuse_gelu(model)
+    allow_recomputation(model)
+
+
+def wanted_precision(args: TrainingOptions, bf16_supported: bool) -> str:
+    """``fp32``, ``fp16`` or ``bf16``, as it would be on a GPU.
+
+    Raises:
+        UserError: ``precision`` and ``fp16`` or ``bf16`` contradict each other.
+    """
+    flag = "fp16" if args.fp16 else "bf16" if args.bf16 else None
+    asked = args.precision
+    if flag and asked not in ("auto", flag):
+        raise UserError(f"precision {asked} and {flag}: true exclude each other: give one of them")
+    if asked != "auto":
+        return asked
+    return flag or ("bf16" if bf16_supported else "fp16")
+
+
+def bf16_supported() -> bool:
+    """Whether the GPU multiplies bf16 matrices itself; without a GPU, as a recent one would."""
+    return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def fit_to_device(args: TrainingOptions) -> TrainingOptions:
+    """The precision for this GPU, and TF32 for what is left in fp32; fp32 and plain memory where there is none."""
+    precision = wanted_precision(args, bf16_supported())
+    if args.device.type == "cuda":
+        tf32 = True if args.tf32 is None and is_torch_tf32_available() else args.tf32
+        return dataclasses.replace(args, fp16=precision == "fp16", bf16=precision == "bf16", tf32=tf32)
+    if args.fp16 or args.precision in ("fp16", "bf16"):
+        print(f"no GPU found: computing in fp32 on the CPU ({precision} needs a GPU)")
+    return dataclasses.replace(args, fp16=False, bf16=False, dataloader_pin_memory=False)

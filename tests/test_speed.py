@@ -1,0 +1,263 @@
+"""What is faster or smaller gives the same result; what has failed is called failed."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from test_end_to_end import read, train_tiny
+from test_trainer import collate
+from torch import nn
+from transformers import AlbertConfig, AlbertForQuestionAnswering, BertConfig, BertForQuestionAnswering
+from transformers.activations import ACT2FN
+
+import train
+from qa.arguments import TrainingOptions
+from qa.errors import UserError
+from qa.safeguards import failure, split, uniform_loss
+from qa.speed import allow_recomputation, fuse_gelu, prepare_model, wanted_precision
+from qa.trainer import masked_loss
+
+SIZES = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 3, "intermediate_size": 64}
+SIZES |= {"vocab_size": 50, "hidden_act": "gelu_new"}
+
+
+def albert(**more) -> AlbertForQuestionAnswering:
+    torch.manual_seed(0)
+    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = AlbertForQuestionAnswering(AlbertConfig(**SIZES | dropout | more, embedding_size=16))
+    with torch.no_grad():
+        for weight in model.parameters():  # larger than at the start, so that the activation is far from linear
+            weight.mul_(3)
+    return model.train()
+
+
+def step(model: nn.Module) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of one batch of windows of 9 to 40 tokens."""
+    model.zero_grad()
+    batch = collate([9, 17, 33, 40])
+    start, end = batch.pop("start_positions"), batch.pop("end_positions")
+    loss = masked_loss(model(**batch), batch["attention_mask"], start, end)
+    loss.backward()
+    return loss.item(), {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+
+def assert_same_step(one, other, tolerance: float = 1e-5) -> None:
+    assert one[0] == pytest.approx(other[0], abs=tolerance)
+    for name, gradient in one[1].items():
+        torch.testing.assert_close(gradient, other[1][name], rtol=0, atol=tolerance)
+
+
+def options(**more) -> TrainingOptions:
+    return TrainingOptions(output_dir="", report_to="none", **more)
+
+
+def test_fused_gelu_is_the_same_function_and_keeps_its_name():
+    x = torch.linspace(-9, 9, 1001, dtype=torch.float64, requires_grad=True)
+    ours, theirs = (function(x) for function in (nn.GELU(approximate="tanh"), ACT2FN["gelu_new"]))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    gradients = [torch.autograd.grad(y.sum(), x, retain_graph=True)[0] for y in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
+
+    model = albert()
+    plain, names = step(model), list(model.state_dict())
+    assert fuse_gelu(model) == 1, "ALBERT shares its layers"
+    assert_same_step(step(model), plain)
+    assert model.config.hidden_act == "gelu_new" and list(model.state_dict()) == names
+    bert = BertForQuestionAnswering(BertConfig(**SIZES)).eval()
+    plain = step(bert)
+    assert fuse_gelu(bert) == 3
+    assert_same_step(step(bert), plain)
+    assert fuse_gelu(albert(hidden_act="gelu")) == 0
+
+
+def kept_bytes(model: nn.Module) -> int:
+    """Of activations that the forward pass keeps for the backward pass, each storage once."""
+    kept, own = {}, {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        batch = collate([64] * 4)
+        start, end = batch.pop("start_positions"), batch.pop("end_positions")
+        loss = masked_loss(model(**batch), batch["attention_mask"], start, end)
+    del loss
+    return sum(kept.values())
+
+
+def test_recomputation_keeps_less_and_gives_the_same():
+    model = albert(num_hidden_layers=6)
+    fuse_gelu(model)
+    plain, kept = step(model), kept_bytes(model)
+    with pytest.raises(ValueError, match="does not support"):
+        model.activation_checkpointing_enable()
+    allow_recomputation(model)
+    assert_same_step(step(model), plain, 0)
+    model.activation_checkpointing_enable()
+    assert_same_step(step(model), plain, 1e-6)
+    assert kept_bytes(model) < kept / 3
+    assert list(model.state_dict()) == list(albert(num_hidden_layers=6).state_dict())
+
+
+def test_recomputation_draws_the_same_dropout():
+    model = albert(hidden_dropout_prob=0.3)
+    allow_recomputation(model)
+    results = []
+    for recompute in (False, True):
+        if recompute:
+            model.activation_checkpointing_enable()
+        torch.manual_seed(5)
+        results.append(step(model))
+    assert_same_step(*results, 1e-6)
+
+
+def test_attention_is_fused_unless_asked_otherwise():
+    model = albert()
+    assert model.config._attn_implementation == "sdpa"
+    plain = step(model)
+    prepare_model(model, options(attn_implementation="eager", fused_gelu=False))
+    assert model.config._attn_implementation == "eager"
+    assert_same_step(step(model), plain)
+    with pytest.raises(UserError, match="attn_implementation nonsense"):
+        prepare_model(model, options(attn_implementation="nonsense"))
+
+
+def test_precision_is_chosen_for_the_card():
+    assert wanted_precision(options(), True) == "bf16" and wanted_precision(options(), False) == "fp16"
+    assert wanted_precision(options(fp16=True), True) == "fp16"
+    assert wanted_precision(options(precision="fp32"), True) == "fp32"
+    assert wanted_precision(options(precision="fp16", fp16=True), True) == "fp16"
+    with pytest.raises(UserError, match="exclude each other"):
+        wanted_precision(options(precision="fp32", fp16=True), True)
+    assert options().optim == "adamw_torch_fused", "the library's own default"
+
+
+def test_a_uniform_guess_costs_the_log_of_the_length():
+    lengths = np.array([4, 9])
+    batch = collate(lengths.tolist())
+    start, end = batch.pop("start_positions"), batch.pop("end_positions")
+    flat = type("", (), {"start_logits": torch.zeros(2, 9), "end_logits": torch.zeros(2, 9)})
+    assert masked_loss(flat, batch["attention_mask"], start, end).item() == pytest.approx(uniform_loss(lengths))
+
+
+def log(losses: list[float], every: int = 50) -> list[dict]:
+    return [{"step": every * (1 + i), "loss": loss} for i, loss in enumerate(losses)]
+
+
+def test_failure_is_told_from_a_slow_start():
+    uniform = math.log(180)
+    assert failure([], 0, 1000, uniform) is None
+    assert failure([{"step": 9, "eval_loss": 9.0}], 0, 1000, uniform) is None
+    assert "nan at step 100" in failure(log([5.0, math.nan]), 100, 1000, uniform)
+    assert failure(log([5.2] * 9), 400, 2000, uniform) is None, "within the warm-up, and soon after it"
+    assert "100 steps after the warm-up" in failure(log([5.2] * 10), 400, 2000, uniform)
+    assert failure(log([5.2] * 8 + [4.5, 4.0]), 400, 2000, uniform) is None
+    assert "uniform guess (5.19)" in failure(log([5.2, 4.0, 2.0] + [5.19] * 9), 0, 2000, uniform), "it fell back"
+    assert failure(log([5.2] * 9), 0, 20_000, uniform) is None, "a long run has more time"
+
+
+def break_at(monkeypatch, number: int, change) -> None:
+    """Changes the loss of one training step of ``train.QATrainer``, counted from 1."""
+    original, calls = train.QATrainer.compute_loss, []
+
+    def compute_loss(trainer, model, inputs, *args, **kwargs):
+        calls.append(len(inputs["input_ids"]))
+        loss = original(trainer, model, inputs, *args, **kwargs)
+        return change(loss, calls) if len(calls) == number else loss
+
+    monkeypatch.setattr(train.QATrainer, "compute_loss", compute_loss)
+
+
+@pytest.mark.parametrize("logging_steps", [1, 500])
+def test_a_diverged_run_is_stopped_and_its_best_checkpoint_kept(
+    tiny_data, tiny_model, tmp_path, monkeypatch, logging_steps
+):
+    break_at(monkeypatch, 7, lambda loss, calls: loss * math.nan)
+    more = ("--save_strategy", "epoch", "--eval_strategy", "epoch", "--load_best_model_at_end", "true")
+    with pytest.raises(UserError, match=r"training has failed: .*checkpoint-3, is kept\. Try"):
+        train_tiny(tiny_data, tiny_model, tmp_path / "run", *more, "--logging_steps", logging_steps)
+    assert [path.name for path in (tmp_path / "run").glob("*-*")] == ["checkpoint-3"]
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_split_keeps_every_window():
+    batch = collate([3, 4, 5, 6, 7])
+    for parts in (2, 3, 4, 8):
+        pieces = list(split(batch, parts))
+        assert len(pieces) <= parts
+        assert torch.cat([piece["input_ids"] for piece in pieces]).equal(batch["input_ids"])
+
+
+def losses(folder) -> list[float]:
+    history = read(folder / "checkpoint-10/trainer_state.json")["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+def test_out_of_memory_is_the_same_step_in_smaller_parts(tiny_data, tiny_model, tmp_path, monkeypatch, capsys):
+    """Batches of 3, of which the last is smaller, in pairs; the fourth one does not fit, nor does the fifth's half."""
+    from safetensors.torch import load_file
+
+    def out_of_memory(loss, calls):
+        raise torch.OutOfMemoryError("simulated")
+
+    more = ("--per_device_train_batch_size", 3, "--gradient_accumulation_steps", 2, "--logging_steps", 1)
+    more += (
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        10,
+        "--max_steps",
+        10,
+        "--optim",
+        "sgd",
+        "--max_eval_samples",
+        2,
+    )
+    more += ("--load_best_model_at_end", "false")
+    train_tiny(tiny_data, tiny_model, tmp_path / "plain", *more)
+    capsys.readouterr()
+    sizes = []
+    with monkeypatch.context() as patch:
+        break_at(patch, 4, out_of_memory)
+        original = train.QATrainer.compute_loss
+
+        def watch(trainer, model, inputs, *args, **kwargs):
+            sizes.append(len(inputs["input_ids"]))
+            return original(trainer, model, inputs, *args, **kwargs)
+
+        patch.setattr(train.QATrainer, "compute_loss", watch)
+        train_tiny(tiny_data, tiny_model, tmp_path / "halved", *more)
+    assert sizes[:10] == [3, 3, 3, 3, 2, 1, 2, 1, 2, 1], "both batches of the second step again, in parts"
+    assert capsys.readouterr().err.count("out of memory; the step is repeated") == 1
+    assert losses(tmp_path / "plain") == pytest.approx(losses(tmp_path / "halved"), abs=1e-5)
+    ours, theirs = (load_file(tmp_path / name / "checkpoint-10/model.safetensors") for name in ("halved", "plain"))
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], rtol=0, atol=1e-5)
+
+
+def test_what_never_fits_ends_in_one_line(tiny_data, tiny_model, tmp_path, monkeypatch):
+    def compute_loss(*args, **kwargs):
+        raise torch.OutOfMemoryError("simulated")
+
+    monkeypatch.setattr(train.QATrainer, "compute_loss", compute_loss)
+    with pytest.raises(UserError, match="out of GPU memory"):
+        train_tiny(tiny_data, tiny_model, tmp_path / "run")
+
+
+def test_activation_checkpointing_is_an_option_of_the_command(tiny_data, tiny_model, tmp_path):
+    from safetensors.torch import load_file
+
+    more = ("--save_strategy", "no", "--eval_strategy", "no", "--max_steps", 3, "--max_eval_samples", 2)
+    more += ("--load_best_model_at_end", "false")
+    train_tiny(tiny_data, tiny_model, tmp_path / "plain", *more, "--fused_gelu", "false")
+    train_tiny(tiny_data, tiny_model, tmp_path / "small", *more, "--activation_checkpointing", "true")
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("small", "plain"))
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], rtol=0, atol=1e-4)
+    configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("small", "plain")]
+    assert configs[0] == configs[1] and configs[0]["hidden_act"] == "gelu_new"
