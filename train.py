@@ -64,6 +64,13 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
 
 
+def full_path(name: str | list | None) -> str | list | None:
+    """A file's name, or several, as found from any folder."""
+    if isinstance(name, list):
+        return [full_path(each) for each in name]
+    return name and str(Path(name).expanduser().resolve())
+
+
 def train(trainer: QATrainer, start: Path | None) -> TrainOutput:
     """Trains; what stops it and can be mended becomes one line."""
     args = trainer.args
@@ -138,7 +145,7 @@ def fit(
     output, windows = Path(args.output_dir), data["train"].windows
     settings = as_settings(model_args, data_args, args)
     for name in ("train_file", "validation_file"):
-        settings[name] = settings[name] and str(Path(settings[name]).expanduser().resolve())
+        settings[name] = full_path(settings[name])
     group_size, args = args.per_device_train_batch_size, share_batch(args, settings)
     start = once(lambda: find_start(args, settings, windows._fingerprint))
     if start and not start.is_dir():
