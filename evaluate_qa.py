@@ -11,6 +11,7 @@ With a model, data and lengths are those saved with it unless given here.
 
 import dataclasses
 import json
+import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from transformers import TrainingArguments
 
 from qa.arguments import DataArguments, ModelArguments, TrainingOptions, option
 from qa.data import Split, load_splits
+from qa.distributed import join
 from qa.errors import UserError, run_command, say
 from qa.evaluation import (
     Evaluation,
@@ -152,6 +154,8 @@ def run_model(
     )
     trainer.keep_logits = bool(path)
     output = trainer.predict(windows, metric_key_prefix="eval")
+    if not trainer.is_world_process_zero():
+        sys.exit()  # the main process has all answers, and writes them
     if path:
         start, end = trainer.in_order(output.predictions[6:])
         np.savez(path, start=start, end=end)
@@ -242,6 +246,7 @@ def score_model(
 
 
 def main() -> None:
+    join()
     kinds = ModelArguments, DataArguments, TrainingOptions, EvaluationArguments
     model_args, _, args, own = parse_arguments(kinds, description=__doc__)
     check_sources(model_args, args, own)  # the command line's own mistakes first, then the model's settings

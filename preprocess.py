@@ -37,6 +37,9 @@ def rows(name: str, summary: dict, problems: list[Problem]) -> list[tuple[str, o
         (name, f"{summary['read']:,} questions read"),
         ("examples", f"{summary['examples']:,} used, {summary['dropped']:,} dropped, {summary['repaired']:,} repaired"),
     ]
+    for part in summary.get("sources", []):
+        counts = f"{part['read']:,} read, {part['dropped']:,} dropped, {part['examples']:,} used"
+        result.append(("source", f"{part['source']}: {counts}"))
     for reason, count in summary["dropped_because"].items():
         result += [("dropped", f"{count:,}: {reason}"), *first_ones(problems, reason, "dropped")]
     for kind in summary["problems"]:

@@ -4,6 +4,7 @@ Examples:
     python train.py                                   # the recipe of config.yaml: ALBERT-base on SQuAD 1.1
     python train.py --config configs/demo.yaml        # a minute on a CPU, no network
     python train.py --train_file my.json --validation_file my_dev.json --output_dir my_model
+    torchrun --nproc_per_node 4 train.py              # four GPUs, the same batch; docs/scaling.md has the rest
 """
 
 import dataclasses
@@ -27,6 +28,7 @@ from qa.card import RUN, record_run
 from qa.checkpoints import FINISHED, check_space, find_checkpoints, remove_recoveries, step_of
 from qa.data import Split, load_splits
 from qa.demo import write_demo
+from qa.distributed import join, once, share_batch
 from qa.errors import UserError, one_line, run_command, say
 from qa.evaluation import Evaluator, degenerate, headline, plain_metrics, write_evaluation
 from qa.figures import training_curves, write_picture
@@ -66,6 +68,13 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+
+def full_path(name: str | list | None) -> str | list | None:
+    """A file's name, or several, as found from any folder."""
+    if isinstance(name, list):
+        return [full_path(each) for each in name]
+    return name and str(Path(name).expanduser().resolve())
 
 
 def train(trainer: QATrainer, start: Path | None) -> TrainOutput:
@@ -142,9 +151,11 @@ def fit(
     output, windows = Path(args.output_dir), data["train"].windows
     settings = as_settings(model_args, data_args, args)
     for name in ("train_file", "validation_file"):
-        settings[name] = settings[name] and str(Path(settings[name]).expanduser().resolve())
-    with args.main_process_first():
-        start = find_start(args, settings, windows._fingerprint)
+        settings[name] = full_path(settings[name])
+    group_size, args = args.per_device_train_batch_size, share_batch(args, settings)
+    start = once(lambda: find_start(args, settings, windows._fingerprint))
+    if start and not start.is_dir():
+        raise UserError(f"{start} is not on this host: output_dir must be on a disk that all hosts share")
     set_seed(args.seed)
     model = load_model(model_args, config, training=True)
     check_space(output, model.num_parameters(), saves(args, len(windows)))
@@ -160,6 +171,7 @@ def fit(
             evaluator=evaluator,
             settings=settings,
             pad_to=data_args.max_seq_length if data_args.pad_to_max_length else None,
+            group_size=group_size,
             stop=stop,
         )
     except (ImportError, ValueError, RuntimeError) as error:  # options that need what is not installed
@@ -201,6 +213,7 @@ def fit(
 
 
 def main() -> None:
+    join()
     model_args, data_args, args = parse_arguments(
         (ModelArguments, DataArguments, TrainingOptions),
         default_config=REPOSITORY / "config.yaml",
@@ -209,9 +222,10 @@ def main() -> None:
     check_folder(args)
     args = fit_to_device(args)
     if args.push_to_hub:
-        hub.check_before(hub.Target.of(args))
-    if data_args.demo_dir:
-        write_demo(data_args.demo_dir)
+        once(lambda: hub.check_before(hub.Target.of(args)))
+    with args.main_process_first():
+        if data_args.demo_dir and args.local_process_index == 0:
+            write_demo(data_args.demo_dir)
 
     tokenizer, config = load_tokenizer(model_args), load_config(model_args)
     check_fit(tokenizer, config)

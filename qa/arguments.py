@@ -47,6 +47,11 @@ UNSUPPORTED = (
 )
 
 
+# Options that take one value or several, and the columns that questions have.
+LISTS = ("dataset_name", "dataset_config_name", "train_file", "columns", "max_train_samples_per_source")
+COLUMNS = ("id", "title", "context", "question", "answers", "is_impossible")
+
+
 def option(default, help: str):
     return field(default=default, metadata={"help": help})
 
@@ -72,12 +77,21 @@ class DataArguments:
 
     _argument_group_name = "data"
 
-    dataset_name: str | None = option(None, "Dataset on the Hub in SQuAD format, such as rajpurkar/squad.")
-    dataset_config_name: str | None = option(None, "Configuration of that dataset, if it has several.")
-    train_file: str | None = option(
-        None, "Training questions: SQuAD JSON (.json, .json.gz), or flat JSON, JSON lines, CSV, Parquet."
+    dataset_name: list[str] | None = option(
+        None, "Dataset on the Hub in SQuAD format, such as rajpurkar/squad; of several, the first has the validation."
+    )
+    dataset_config_name: list[str] | None = option(
+        None, "Configuration of that dataset, if it has several; of several datasets, one for each (null: none)."
+    )
+    train_file: list[str] | None = option(
+        None,
+        "Training questions, one file or several: SQuAD JSON (.json, .json.gz), or flat JSON, JSON lines, CSV,"
+        " Parquet.",
     )
     validation_file: str | None = option(None, "Validation questions, in the same formats.")
+    columns: list[str] | None = option(
+        None, "Where the data's columns have other names: question=query context=passage, and so on."
+    )
     demo_dir: str | None = option(None, "Write the made-up demo data, tokenizer and config to this folder first.")
     validation_split_percentage: int | None = option(
         None, "Hold out this share of the training questions (in percent, chosen by seed) for validation."
@@ -96,6 +110,9 @@ class DataArguments:
         0.0, "SQuAD 2.0: no answer when the null score exceeds the best answer's by more than this."
     )
     max_train_samples: int | None = option(None, "Read only the first so many training questions.")
+    max_train_samples_per_source: list[int] | None = option(
+        None, "The same for each of several datasets or training files (0: all of it)."
+    )
     max_eval_samples: int | None = option(None, "Read only the first so many validation questions.")
     max_dropped: float = option(0.05, "Train although up to this share of the questions had to be dropped.")
     strict: bool = option(False, "Stop at any problem in the data, also one that could be repaired.")
@@ -103,6 +120,17 @@ class DataArguments:
     overwrite_cache: bool = option(False, "Make the windows anew even if they are cached.")
 
     def __post_init__(self):
+        for name in LISTS:
+            value = getattr(self, name)
+            setattr(self, name, [value] if isinstance(value, (str, int)) else value or None)
+        caps, sources = self.max_train_samples_per_source, self.train_file or self.dataset_name
+        if caps:
+            require(len(caps) == len(sources or []), "max_train_samples_per_source", "needs a number for each source")
+            require(min(caps) >= 0, "max_train_samples_per_source", "must not be negative")
+        for pair in self.columns or []:
+            ours, _, theirs = pair.partition("=")
+            rule = f"{pair!r} must be one of {', '.join(COLUMNS)}, then =, then the name in the data"
+            require(ours in COLUMNS and bool(theirs), "columns", rule)
         for name in ("max_seq_length", "max_query_length", "n_best_size", "max_answer_length"):
             require(getattr(self, name) >= 1, name, "must be at least 1")
         require(self.n_best_size <= 1000, "n_best_size", "must be at most 1000")
@@ -177,5 +205,9 @@ def as_settings(*parsed) -> dict:
             if settings.pop("bf16", False):  # an error where there is no GPU for it, which precision is not
                 settings["precision"] = "bf16"
         else:
-            settings.update(dataclasses.asdict(arguments))
+            values = dataclasses.asdict(arguments)
+            for name in LISTS:
+                if isinstance(values.get(name), list) and len(values[name]) == 1:
+                    values[name] = values[name][0]
+            settings.update(values)
     return settings

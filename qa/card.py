@@ -43,13 +43,22 @@ def record_run(argv: list[str], settings: dict, seconds: float, memory: str, res
         "command": clean_command(argv),
         "random_start": bool(settings["config_name"]),
         "base_model": hub_name(settings["model_name_or_path"]),
-        "dataset": hub_name(settings["dataset_name"]),
+        "dataset": hub_names(settings["dataset_name"]),
     }
 
 
 def hub_name(name: str | None) -> str | None:
     """The name if it is one on the Hub, None if it is a folder's."""
     return None if not name or is_place(name) else name
+
+
+def hub_names(names: str | list | None) -> str | list | None:
+    """One name or several if all are on the Hub, else None."""
+    return names if names and all(hub_name(name) for name in as_list(names)) else None
+
+
+def as_list(value) -> list:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def is_place(text: str) -> bool:
@@ -100,7 +109,8 @@ def published_settings(folder: Path) -> dict:
     names = {"model_name_or_path": run.get("base_model"), "dataset_name": run.get("dataset")}
     settings = {name: settings[name] for name in PUBLISHED if settings.get(name) is not None} | names
     if not names["dataset_name"]:
-        settings.pop("dataset_config_name", None)
+        for name in ("dataset_config_name", "max_train_samples_per_source"):
+            settings.pop(name, None)
     return {name: value for name, value in settings.items() if value is not None}
 
 
@@ -115,7 +125,7 @@ def make_card(folder: Path, repository: str) -> ModelCard:
         library_name="transformers",
         pipeline_tag="question-answering",
         tags=["extractive-qa"],
-        datasets=[settings["dataset_name"]] if "dataset_name" in settings else None,
+        datasets=as_list(settings.get("dataset_name")) or None,
         base_model=settings.get("model_name_or_path"),
         metrics=[metric for metric in SCORES if metric in scores] or None,
         model_name=repository.split("/")[1],
@@ -123,9 +133,9 @@ def make_card(folder: Path, repository: str) -> ModelCard:
             EvalResult(
                 task_type="question-answering",
                 task_name="Extractive question answering",
-                dataset_type=settings.get("dataset_name", "custom"),
-                dataset_name=name,
-                dataset_config=settings.get("dataset_config_name"),
+                dataset_type=next(iter(as_list(settings.get("dataset_name"))), "custom"),  # the one with the validation
+                dataset_name=data_name(settings, first=True)[0],
+                dataset_config=first_config(settings),
                 dataset_split="train" if "validation_split_percentage" in settings else "validation",
                 metric_type=metric,
                 metric_name=label,
@@ -149,10 +159,18 @@ def make_card(folder: Path, repository: str) -> ModelCard:
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
 
 
-def data_name(settings: dict) -> tuple[str, str | None]:
-    """The data's name and licence, None where we do not know that."""
-    dataset = settings.get("dataset_name")
-    return SQUAD.get(dataset, (dataset or "own data in SQuAD format", None))
+def first_config(settings: dict) -> str | None:
+    """The configuration of the dataset that has the validation."""
+    config = next(iter(as_list(settings.get("dataset_config_name"))), None)
+    return None if config in ("null", "none", "") else config
+
+
+def data_name(settings: dict, first: bool = False) -> tuple[str, str | None]:
+    """The data's name and licence, None where we do not know that. With ``first`` of the first dataset only."""
+    names = as_list(settings.get("dataset_name"))[: 1 if first else None]
+    known = [SQUAD.get(name, (name, None)) for name in names] or [("own data in SQuAD format", None)]
+    licence = known[0][1] if len({licence for _, licence in known}) == 1 else None
+    return " and ".join(name for name, _ in known), licence
 
 
 def rows(cells: list[tuple]) -> str:
@@ -234,8 +252,9 @@ answerer(question="Who wrote it?", context="It was written by Ann.", top_k=3)
 
 
 def data_section(settings: dict, name: str, licence: str | None, trained: dict, scores: dict) -> str:
-    dataset = settings.get("dataset_name")
-    text = f"[{name}](https://huggingface.co/datasets/{dataset})" if dataset else f"{name[0].upper()}{name[1:]}"
+    names = as_list(settings.get("dataset_name"))
+    links = [f"[{data_name({'dataset_name': each})[0]}](https://huggingface.co/datasets/{each})" for each in names]
+    text = " and ".join(links) if links else f"{name[0].upper()}{name[1:]}"
     text += f", licence {licence}." if licence else "; see the data's own licence."
     if "features" in trained:
         text += f" Training took {trained['features']:,} windows of it"

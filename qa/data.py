@@ -7,6 +7,7 @@ length). An ``answer_start`` of -1 says that the text was not found in its conte
 
 import collections
 import itertools
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -34,6 +35,15 @@ CHOSEN = "no answer"  # dropped because version_2_with_negative is false: what w
 
 
 @dataclass
+class Source:
+    """A file or a dataset, and how many of its questions were read, and of these dropped."""
+
+    name: str
+    read: int = 0
+    dropped: int = 0
+
+
+@dataclass
 class Split:
     """The questions of one split that are used, the count of the others, and all that was wrong.
 
@@ -45,6 +55,8 @@ class Split:
     examples: Dataset
     places: list[str]  # where each example stands
     read: int
+    sources: list[Source] = field(default_factory=list)
+    source_index: array = field(default_factory=lambda: array("H"))  # of each example
     repaired: int = 0
     dropped: collections.Counter = field(default_factory=collections.Counter)
     unanswerable: int = 0
@@ -62,14 +74,19 @@ def count_problems(problems: Iterable[Problem]) -> collections.Counter:
     return collections.Counter(dict(collections.Counter((p.reason, p.done) for p in problems).most_common()))
 
 
-def check_rows(name: str, rows: Iterable[tuple[str, object]], negatives: bool | None) -> Split:
-    """Turns rows into examples. Training drops what cannot be labelled; evaluation, what cannot be scored."""
+def check_rows(name: str, rows: Iterable[tuple[int, str, object]], sources: list[str], negatives: bool | None) -> Split:
+    """Turns rows into examples. Training drops what cannot be labelled; evaluation, what cannot be scored.
+
+    Args:
+        rows: each with the index of its source and the place where it stands.
+    """
     training = name == "train"
     columns: dict[str, list] = {key: [] for key in FEATURES}
-    split = Split(name, Dataset.from_dict({}), [], 0)
+    split = Split(name, Dataset.from_dict({}), [], 0, [Source(source) for source in sources])
     seen: dict[str, str] = {}
-    for place, row in rows:
+    for index, place, row in rows:
         split.read += 1
+        split.sources[index].read += 1
         try:
             example, findings = check_row(row, training)
             first = seen.setdefault(example["id"], place)
@@ -80,17 +97,20 @@ def check_rows(name: str, rows: Iterable[tuple[str, object]], negatives: bool | 
                 findings.append(("duplicate id", detail, "kept"))
         except Unusable as flaw:
             split.dropped[flaw.reason] += 1
+            split.sources[index].dropped += 1
             split.problems.append(Problem(place, id_of(row), flaw.reason, flaw.detail, "dropped"))
             continue
         answered = bool(example["answers"]["text"])
         if training and not answered and negatives is False:
             split.dropped[CHOSEN] += 1
+            split.sources[index].dropped += 1
             continue
         if findings:
             split.problems += [Problem(place, example["id"], *finding) for finding in findings]
             split.repaired += any(done != "kept" for _, _, done in findings)
         split.unanswerable += not answered
         split.places.append(place)
+        split.source_index.append(index)
         for key, column in columns.items():
             column.append(example[key])
     split.examples = Dataset.from_dict(columns, features=FEATURES)
@@ -103,21 +123,55 @@ def id_of(row) -> str:
     return str(value)[:200].encode(errors="replace").decode() if isinstance(value, (str, int)) else ""
 
 
-def rows_of(args: DataArguments, split: str, cache_dir: str | None) -> Iterator[tuple[str, object]] | None:
-    """The rows of a split from wherever the arguments say; None where they name no source for it."""
-    path = args.train_file if split == "train" else args.validation_file
-    if path:
-        return read_file(path)
-    if not args.dataset_name or args.train_file or args.validation_file:
+Rows = Iterator[tuple[int, str, object]]  # index of the source, place, row
+
+
+def sources_of(args: DataArguments, split: str, cache_dir: str | None) -> tuple[list[str], Rows] | None:
+    """Names of a split's sources, and the rows of one after the other; None where the arguments name none."""
+    if args.train_file or args.validation_file:
+        names = args.train_file if split == "train" else args.validation_file and [args.validation_file]
+        parts = [read_file(name) for name in names or []]
+    else:
+        names = (args.dataset_name or [])[: None if split == "train" else 1]
+        parts = [read_dataset(args, index, split, cache_dir) for index in range(len(names))]
+        if len(names) == 1 and parts[0] is None:
+            return None
+    if not names:
         return None
-    source = args.dataset_name
+    if missing := [name for name, part in zip(names, parts, strict=True) if part is None]:
+        raise UserError(f"dataset {missing[0]} has no {split} split: leave it out")
+    caps = args.max_train_samples_per_source if split == "train" else None
+    parts = [itertools.islice(part, cap or None) for part, cap in zip(parts, caps or [0] * len(parts), strict=True)]
+    renamed = dict(pair.split("=", 1) for pair in args.columns or [])
+    rows = ((index, place, rename(row, renamed)) for index, part in enumerate(parts) for place, row in part)
+    return names, rows
+
+
+def rename(row, renamed: dict[str, str]):
+    """The row with the values of other columns under our names."""
+    if not renamed or not isinstance(row, dict):
+        return row
+    return row | {ours: row[theirs] for ours, theirs in renamed.items() if theirs in row}
+
+
+def read_dataset(
+    args: DataArguments, index: int, split: str, cache_dir: str | None
+) -> Iterator[tuple[str, object]] | None:
+    """The rows of one of the datasets; None where it has no such split. Without a validation split, the test split."""
+    source, configs = args.dataset_name[index], args.dataset_config_name or [None] * len(args.dataset_name)
+    if len(configs) != len(args.dataset_name):
+        raise UserError("dataset_config_name needs a value for each dataset (null: none)")
+    config = None if configs[index] in ("null", "none", "") else configs[index]
     try:
-        loaded = load_dataset(source, args.dataset_config_name, cache_dir=cache_dir)
+        loaded = load_dataset(source, config, cache_dir=cache_dir)
     except Exception as error:  # the Hub's client and the builders raise dozens of unrelated types
         raise UserError(
             f"dataset {source} cannot be had: {one_line(error)}; check the name and the network, log in with"
             " `hf auth login`, give --train_file and --validation_file, or try --config configs/demo.yaml"
         ) from None
+    if split == "validation" and split not in loaded and "test" in loaded:
+        say(f"note: {source} has no validation split: its test split is taken")
+        split = "test"
     if split not in loaded:
         return None
     return ((f"{source}, {split} row {number}", row) for number, row in enumerate(loaded[split], 1))
@@ -134,11 +188,11 @@ def read_splits(args: DataArguments, names: tuple[str, ...], seed: int = 42, cac
     held_out = args.validation_split_percentage
     wanted = [name for name in ("train", "validation") if name in names or (held_out and name == "train")]
     limits = {"train": args.max_train_samples, "validation": None if held_out else args.max_eval_samples}
-    rows, errors = {}, []
+    rows, sources, errors = {}, {}, []
     for name in wanted:
-        source = None if held_out and name == "validation" else rows_of(args, name, cache_dir)
-        if source is not None:
-            rows[name] = itertools.islice(source, limits[name])
+        found = None if held_out and name == "validation" else sources_of(args, name, cache_dir)
+        if found:
+            sources[name], rows[name] = found[0], itertools.islice(found[1], limits[name])
     if held_out and "train" in rows:
         train = list(rows["train"])
         if not 0 < round(len(train) * held_out / 100) < len(train):
@@ -146,10 +200,11 @@ def read_splits(args: DataArguments, names: tuple[str, ...], seed: int = 42, cac
         parts = Dataset.from_dict({"row": range(len(train))}).train_test_split(held_out / 100, seed=seed)
         rows["train"] = [train[i] for i in parts["train"]["row"]]
         rows["validation"] = [train[i] for i in parts["test"]["row"]][: args.max_eval_samples]
+        sources["validation"] = sources["train"]
     splits = {}
     for name in (name for name in ("train", "validation") if name in rows and name in names):
         try:
-            splits[name] = check_rows(name, rows[name], args.version_2_with_negative)
+            splits[name] = check_rows(name, rows[name], sources[name], args.version_2_with_negative)
         except UserError as error:
             errors.append(str(error))
     if errors:
@@ -179,7 +234,7 @@ def load_splits(args: DataArguments, names: tuple[str, ...], seed: int = 42, cac
 
 def require_usable(split: Split, args: DataArguments, negatives: bool | None) -> None:
     """Raises UserError where a split cannot be used; ``negatives`` is what the user said of unanswerable ones."""
-    source = getattr(args, f"{split.name}_file") or args.train_file or args.dataset_name
+    source = ", ".join(source.name for source in split.sources)
     if split.name != "train" and (lost := split.dropped.total() - split.dropped[EMPTY]):
         others = f"; and {lost - 1:,} more like it" if lost > 1 else ""
         raise UserError(
@@ -191,6 +246,11 @@ def require_usable(split: Split, args: DataArguments, negatives: bool | None) ->
         first = split.first(split.dropped)
         raise UserError(
             f"{source}: no usable question for {split.name} ({lost})" + (f"; the first: {first}" if first else "")
+        )
+    if empty := [part for part in split.sources if part.read == part.dropped] if len(split.sources) > 1 else []:
+        first = next((f"{p.place}: {p.detail}" for p in split.problems if p.place.startswith(empty[0].name)), "")
+        raise UserError(
+            f"{empty[0].name}: no usable question among {empty[0].read:,}" + (f"; the first: {first}" if first else "")
         )
     if split.unanswerable == len(split.examples) and not negatives:
         raise UserError(

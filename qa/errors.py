@@ -1,9 +1,13 @@
 """Errors that a person can mend, and how every command reports them."""
 
+import os
 import sys
+import time
 from collections.abc import Callable
 
 from tqdm.auto import tqdm
+
+PATIENCE = 5  # seconds that other processes wait for the main one to report the same error
 
 
 class UserError(Exception):
@@ -19,8 +23,15 @@ def one_line(error: BaseException) -> str:
     return (" ".join(lines) if lines[0].endswith(":") else lines[0])[:300]
 
 
+def rank() -> int:
+    """Which of the processes that a launcher started this one is; 0 for the main process, or the only one."""
+    return int(os.environ.get("RANK", 0)) if "WORLD_SIZE" in os.environ else 0
+
+
 def say(message: str) -> None:
-    """A line on stderr, after the progress bars, which would be drawn over it."""
+    """A line on stderr from the main process, after the progress bars, which would be drawn over it."""
+    if rank():
+        return
     for bar in list(getattr(tqdm, "_instances", ())):
         bar.close()
     print(message, file=sys.stderr)
@@ -31,6 +42,9 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
+        if rank():  # an error of all processes is the main one's to say, and the launcher then ends this one
+            time.sleep(PATIENCE)
+            print(f"error in process {rank()}: {error}", file=sys.stderr)
         say(f"error: {error}")
         sys.exit(2)
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from qa.arguments import RENAMED, check_training
+from qa.arguments import LISTS, RENAMED, check_training
 from qa.errors import UserError, one_line
 
 # Groups of options that answer the same question. Given on the command line, one side replaces the
@@ -31,6 +31,9 @@ ALTERNATIVES = (
 # those that hold for its data only, when other data are named.
 OF_THE_RUN = ("model_name_or_path", "config_name", "tokenizer_name", "model_revision", "cache_dir", "output_dir")
 OF_THE_DATA = ("max_train_samples", "max_eval_samples", "version_2_with_negative", "dataset_config_name")
+OF_THE_DATA += ("max_train_samples_per_source", "columns")
+# Lists with a value for each source, which say nothing of other sources.
+BY_SOURCE = ("dataset_config_name", "max_train_samples_per_source")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -143,6 +146,9 @@ def resolve_alternatives(config: dict[str, list[str]], argv: list[str]) -> None:
             if given(argv) & set(side):
                 for name in other:
                     config.pop(name, None)
+    if given(argv) & {"dataset_name", "train_file"}:
+        for name in BY_SOURCE:
+            config.pop(name, None)
 
 
 def config_path(argv: list[str]) -> str | None:
@@ -182,6 +188,9 @@ def parse_arguments(
     for name in sorted(given(argv)):
         if name in RENAMED:
             raise UserError(parser.unknown(name))
+    for name in LISTS:
+        if sum(given([item]) == {name} for item in argv) > 1:
+            raise UserError(f"{name} is given twice: write --{name} and then all its values")
     config = read_config(str(path), parser, skip) if path and not {"-h", "--help"} & set(argv) else {}
     resolve_alternatives(config, argv)
     try:

@@ -146,7 +146,7 @@ def read_json(path: str, text: str, by_line: bool = False) -> Iterator[tuple[str
             raise UserError(f"{path}: is empty") from None
         place = f"{path}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else path
         raise UserError(f"{place}: not JSON: {getattr(error, 'msg', None) or one_line(error)}") from None
-    items = root.get("data", [root] if "question" in root else None) if isinstance(root, dict) else root
+    items = root.get("data", [root] if by_line or "question" in root else None) if isinstance(root, dict) else root
     if not isinstance(items, list):
         raise UserError(f"{path}: no list of questions: expected SQuAD's `data`, or a list of rows")
     for number, item in enumerate(items, 1):

@@ -25,8 +25,9 @@ LOCK, HOLDER = ".lock", ".holder.json"
 HARMLESS = {"output_dir", "cache_dir", "preprocessing_num_workers", "overwrite_cache", "per_device_eval_batch_size"}
 HARMLESS |= {"disable_tqdm", "run_name", "report_to", "save_total_limit", "recovery_minutes", "push_to_hub", "demo_dir"}
 HARMLESS |= {"stop_if_failed"}
-HARMLESS_BEGINNINGS = "logging_", "log_", "hub_", "dataloader_"
-SOURCES = {"train_file", "dataset_name", "dataset_config_name", "tokenizer_name"}
+HARMLESS_BEGINNINGS = "logging_", "log_", "hub_", "dataloader_", "ddp_"
+SOURCES = {"train_file", "dataset_name", "dataset_config_name", "tokenizer_name", "columns"}
+SOURCES |= {"max_train_samples_per_source"}
 
 
 class Stopped(Exception):

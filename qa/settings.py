@@ -19,7 +19,8 @@ HYPERPARAMETERS = (
 # The settings that are published with a model, and the only ones taken from a model on the Hub: none names a file
 # or a folder, or says what to write.
 PUBLISHED = (
-    *("model_name_or_path", "dataset_name", "dataset_config_name", "validation_split_percentage"),
+    *("model_name_or_path", "dataset_name", "dataset_config_name", "validation_split_percentage", "columns"),
+    *("max_train_samples_per_source",),
     *("max_train_samples", "max_eval_samples", "version_2_with_negative", "max_seq_length", "doc_stride"),
     *("max_query_length", "first_window_only", "pad_to_max_length", "n_best_size", "max_answer_length"),
     *("null_score_diff_threshold", "eval_strategy", "save_strategy", "load_best_model_at_end", "metric_for_best_model"),

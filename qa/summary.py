@@ -85,8 +85,23 @@ def counted(reasons: collections.Counter) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
 
 
+def by_source(split: Split, lost: dict[int, str]) -> list[dict]:
+    """What became of the questions of each of several sources; nothing where there is only one."""
+    gone = collections.Counter(split.source_index[row] for row in lost)
+    return [
+        {
+            "source": source.name,
+            "read": source.read,
+            "dropped": source.dropped + gone[index],
+            "examples": source.read - source.dropped - gone[index],
+        }
+        for index, source in enumerate(split.sources)
+        if len(split.sources) > 1
+    ]
+
+
 def describe(split: Split, windows: int, lost: dict[int, str], negatives: bool) -> str:
-    """What became of the questions of one split, in one line."""
+    """What became of the questions of one split in one line, and one for each of several sources."""
     reasons = dropped_because(split, lost)
     parts = [f"{split.name}: {split.read:,} questions read, {sum(reasons.values()):,} dropped"]
     if reasons:
@@ -97,7 +112,12 @@ def describe(split: Split, windows: int, lost: dict[int, str], negatives: bool) 
     if split.unanswerable:
         scored = " (scored as SQuAD 2.0)" if negatives else ""
         parts.append(f"{split.unanswerable:,} without an answer{scored}")
-    return ", ".join([*parts, f"{windows:,} windows"])
+    lines = [", ".join([*parts, f"{windows:,} windows"])]
+    for part in by_source(split, lost):
+        lines.append(
+            f"  {part['source']}: {part['read']:,} read, {part['dropped']:,} dropped, {part['examples']:,} examples"
+        )
+    return "\n".join(lines)
 
 
 def label_f1(examples: Dataset, windows: WindowArrays) -> float:
@@ -133,6 +153,7 @@ def count_questions(split: Split, unused: dict[int, str]) -> dict:
     """What became of the questions of one split, for ``summary.json``; ``unused`` examples count as dropped."""
     dropped = dropped_because(split, unused)
     problems = split.problems + lost_problems(split, unused)
+    sources = by_source(split, unused)
     return {
         "read": split.read,
         "dropped": dropped.total(),
@@ -144,7 +165,7 @@ def count_questions(split: Split, unused: dict[int, str]) -> dict:
             {"reason": reason, "done": done, "count": count}
             for (reason, done), count in count_problems(problems).items()
         ],
-    }
+    } | ({"sources": sources} if sources else {})
 
 
 def summarize(

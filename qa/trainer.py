@@ -12,9 +12,10 @@ import torch
 from safetensors import SafetensorError
 from torch.nn import functional
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from qa import checkpoints
+from qa.distributed import once
 from qa.errors import UserError, one_line, say
 from qa.evaluation import Evaluator
 from qa.models import save_tokenizer, takes_token_types
@@ -117,12 +118,22 @@ def masked_loss(
     return loss
 
 
+class EpochTeller(TrainerCallback):
+    """Tells the sampler its epoch also where a run goes on within one: of several processes' samplers, the loader that
+    skips batches reaches none (accelerate's ``BatchSamplerShard`` has no ``sampler``)."""
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        if hasattr(train_dataloader, "set_epoch"):
+            train_dataloader.set_epoch(int(state.epoch + 1e-9))
+
+
 class QATrainer(SmallerSteps, Trainer):
     """Trains on windows and evaluates by EM and F1 over examples.
 
     Args:
         evaluator: scores the logits of ``eval_dataset``, whose windows it holds.
         settings: written beside every saved model as ``settings.yaml``.
+        group_size: windows of about one length that are sampled together; None for those of a batch.
         stop: asked after every step whether to save and stop.
     """
 
@@ -132,9 +143,13 @@ class QATrainer(SmallerSteps, Trainer):
         evaluator: Evaluator,
         settings: dict | None = None,
         pad_to: int | None = None,
+        group_size: int | None = None,
         stop: StopRequest | None = None,
         **kwargs,
     ):
+        if kwargs["args"].n_gpu > 1:  # one process for several GPUs is slow, and would multiply the batch
+            say(f"note: one of {kwargs['args'].n_gpu} GPUs is used; torchrun --nproc_per_node uses several")
+            kwargs["args"]._n_gpu = 1
         model, tokenizer = kwargs["model"], kwargs["processing_class"]
         prepare_model(model, kwargs["args"])
         super().__init__(
@@ -142,7 +157,8 @@ class QATrainer(SmallerSteps, Trainer):
             compute_metrics=self.score,
             **kwargs,
         )
-        self.evaluator, self.settings = evaluator, settings
+        self.add_callback(EpochTeller())
+        self.evaluator, self.settings, self.group_size = evaluator, settings, group_size
         self.keep_logits = False  # all logits (W, L) among the predictions, for a file
         self.cls_last = bool((evaluator.windows.cls_index > 0).any())
         self.loss_is_scaled_for_ga = False  # masked_loss is a mean over one batch
@@ -176,7 +192,8 @@ class QATrainer(SmallerSteps, Trainer):
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthGroupedSampler(self.train_dataset["length"][:], self.args.train_batch_size, seed)
+        size = self.group_size or self.args.train_batch_size
+        return LengthGroupedSampler(self.train_dataset["length"][:], size, seed)
 
     def _get_eval_sampler(self, eval_dataset):
         return FixedOrder(by_length(self.evaluator.windows.length))
@@ -198,8 +215,9 @@ class QATrainer(SmallerSteps, Trainer):
         return None, (start_token, end_token, start_best, end_best, null, losses, *kept), labels
 
     def score(self, prediction) -> dict[str, float]:
+        """The metrics, computed by the main process and known to all; only it keeps the answers."""
         *candidates, losses = self.in_order(prediction.predictions)[:6]
-        return self.evaluator(Candidates(*candidates), losses)
+        return once(lambda: self.evaluator(Candidates(*candidates), losses))
 
     def in_order(self, arrays: tuple[np.ndarray, ...]) -> list[np.ndarray]:
         """Puts rows (W, ...), which come longest window first, back into the order of the windows."""

@@ -29,7 +29,7 @@ def test_yaml_scalars_get_the_types_of_their_options(tmp_path):
     model, data, training = parse(tmp_path, text + "lr_scheduler_kwargs: {num_cycles: 2}\ntrain_file: 007.json\n")
     assert training.learning_rate == 2e-5 and training.fp16 is False and training.eval_strategy.value == "no"
     assert training.tf32 is None and training.seed == 42 and training.lr_scheduler_kwargs == {"num_cycles": 2}
-    assert data.train_file == "007.json" and model.model_name_or_path is None
+    assert data.train_file == ["007.json"] and model.model_name_or_path is None
 
 
 def test_command_line_overrides_the_file(tmp_path):
@@ -128,7 +128,7 @@ def test_every_recipe_is_read(path):
     assert training.load_best_model_at_end and training.metric_for_best_model == "f1" and not training.push_to_hub
     assert training.per_device_train_batch_size * training.gradient_accumulation_steps in (16, 32)
     if path == "config.yaml":
-        assert (model.model_name_or_path, data.dataset_name) == ("albert/albert-base-v2", "rajpurkar/squad")
+        assert (model.model_name_or_path, data.dataset_name) == ("albert/albert-base-v2", ["rajpurkar/squad"])
         assert (data.max_seq_length, data.doc_stride, training.learning_rate) == (384, 128, 2e-5)
         assert training.fp16 and training.seed == 42 and training.output_dir == "my_qa_model"
 

@@ -1,0 +1,69 @@
+"""One of several processes of test_distributed.py: runs train.py as often as a plan says, and notes what it saw.
+
+    torchrun --nproc_per_node 2 tests/processes.py PLAN
+
+PLAN is a JSON list of runs: ``argv`` of train.py, and where wanted ``signal`` [process, step, number] and ``pause``,
+seconds after every step. Beside it ``seen-PROCESS.json`` gets one entry for each run that came to an end.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import transformers
+
+import train
+
+RANK = int(os.environ["RANK"])
+
+
+class Watch(transformers.TrainerCallback):
+    """Notes the scores that this process knows, and does to it what the plan says."""
+
+    def __init__(self, run: dict, seen: dict):
+        self.run, self.seen = run, seen
+
+    def on_step_end(self, args, state, control, **kwargs):
+        time.sleep(self.run.get("pause", 0))
+        process, step, number = self.run.get("signal", (None, None, None))
+        if process in (RANK, "all") and step == state.global_step:
+            signal.raise_signal(number)
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        self.seen["f1"].append(metrics["eval_f1"])
+
+    def on_save(self, args, state, control, **kwargs):
+        self.seen["best"] = state.best_metric
+
+
+def main(plan: Path) -> None:
+    init, score, seen = train.QATrainer.__init__, train.QATrainer.score, {}
+
+    def watched(self, **kwargs):
+        init(self, **kwargs)
+        self.add_callback(Watch(run, seen))
+        seen["batch"] = self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps
+
+    def scored(self, prediction):
+        seen["rows"] = [len(part) for part in prediction.predictions]
+        return score(self, prediction)
+
+    train.QATrainer.__init__, train.QATrainer.score, results = watched, scored, []
+    for run in json.loads(plan.read_text()):
+        seen.clear()
+        seen |= {"status": 0, "f1": []}
+        sys.argv = ["train.py", *run["argv"]]
+        try:
+            train.main()
+        except SystemExit as error:
+            seen["status"] = error.code
+        results.append(dict(seen))
+        plan.with_name(f"seen-{RANK}.json").write_text(json.dumps(results))
+    sys.exit(seen["status"])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

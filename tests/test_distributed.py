@@ -1,0 +1,229 @@
+"""Several processes train as one does: the same batches, weights and scores, killed and resumed with another number."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.data_loader import BatchSamplerShard
+from safetensors.torch import load_file
+from test_end_to_end import SMALL, read, run
+from torch.utils.data import BatchSampler
+
+import train
+from qa import checkpoints
+from qa.arguments import REPOSITORY
+from qa.distributed import divide
+from qa.trainer import LengthGroupedSampler
+
+# 36 windows, 12 a step: three steps in each of three epochs; the 16 windows of evaluation end in uneven batches.
+RUN = ("--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 3, "--num_train_epochs", 3)
+RUN += ("--max_train_samples", 36, "--per_device_eval_batch_size", 5, "--train_sampling_strategy", "group_by_length")
+RUN += ("--eval_strategy", "epoch", "--save_strategy", "epoch", "--save_total_limit", 3, "--logging_steps", 1)
+RUN += ("--load_best_model_at_end", "true", "--metric_for_best_model", "f1", "--recovery_minutes", "1e-9")
+
+
+def launch(folder: Path, plan: list[dict], *how) -> subprocess.Popen:
+    """Starts ``tests/processes.py`` as a person would start train.py."""
+    folder.mkdir(exist_ok=True)
+    (folder / "plan.json").write_text(json.dumps(plan))
+    command = [sys.executable, "-m", "torch.distributed.run", *how, REPOSITORY / "tests/processes.py"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    files = {"stdout": open(folder / "out", "w"), "stderr": open(folder / "err", "w")}  # noqa: SIM115
+    return subprocess.Popen([*map(str, command), str(folder / "plan.json")], env=environment, **files)
+
+
+def seen(folder: Path, processes: int) -> list[list[dict]]:
+    """What every process noted, run by run."""
+    notes = [read(folder / f"seen-{rank}.json") for rank in range(processes)]
+    return [list(run) for run in zip(*notes, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def arguments(tiny_data, tiny_model, tmp_path_factory):
+    """The arguments of train.py for a run in any folder."""
+    cache = tmp_path_factory.mktemp("cache")
+    dropout = tmp_path_factory.mktemp("dropout") / "model"
+    shutil.copytree(tiny_model, dropout)
+    config = read(dropout / "config.json") | {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
+    (dropout / "config.json").write_text(json.dumps(config))
+
+    def argv(output, *more, with_dropout=False):
+        files = ("--train_file", tiny_data / "train.json", "--validation_file", tiny_data / "dev.json.gz", *SMALL)
+        where = ("--output_dir", output, "--cache_dir", cache, "--report_to", "none", "--learning_rate", "1e-3")
+        model = dropout if with_dropout else tiny_model
+        return [str(item) for item in ("--config_name", model, *files, *where, *RUN, *more)]
+
+    return argv
+
+
+@pytest.fixture(scope="module")
+def alone(arguments, tmp_path_factory):
+    """The folder of the run of one process."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    run(train, *arguments(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(arguments, tmp_path_factory):
+    """Two processes: a whole run; two with dropout, one of them stopped and resumed; one killed in its second epoch."""
+    folder = tmp_path_factory.mktemp("two")
+    dropout = {"with_dropout": True}
+    plan = [
+        {"argv": arguments(folder / "whole")},
+        {"argv": arguments(folder / "dropout", **dropout)},
+        {"argv": arguments(folder / "stopped", **dropout), "signal": (1, 5, signal.SIGTERM)},
+        {"argv": arguments(folder / "stopped", **dropout)},
+        {"argv": arguments(folder / "killed"), "signal": ("all", 5, signal.SIGKILL)},
+    ]
+    assert launch(folder, plan, "--standalone", "--nproc_per_node", 2).wait(300), "killed at the end"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def three(arguments, two, tmp_path_factory):
+    """Three processes: a whole run, the end of the killed one, and one whose batch cannot be divided."""
+    folder = tmp_path_factory.mktemp("three")
+    shutil.copytree(two / "killed", folder / "killed")
+    odd = ("--gradient_accumulation_steps", 2, "--num_train_epochs", 1)
+    plan = [{"argv": arguments(folder / "whole")}, {"argv": arguments(folder / "killed")}]
+    plan += [{"argv": arguments(folder / "odd", *odd)}]
+    assert launch(folder, plan, "--standalone", "--nproc_per_node", 3).wait(300) == 0, (folder / "err").read_text()
+    return folder
+
+
+def assert_same_model(one: Path, other: Path, tolerance: float) -> None:
+    """Equal weights but for the biases that the loss does not depend on, and equal scores."""
+    ours, theirs = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        if not name.endswith(("qa_outputs.bias", "key.bias")) or not tolerance:
+            assert (ours[name] - theirs[name]).abs().max() <= tolerance, name
+    scores = [read(folder / "eval_results.json") for folder in (one, other)]
+    for name in ("exact_match", "f1", "examples", "features"):
+        assert scores[0][name] == scores[1][name]
+    assert scores[0]["loss"] == pytest.approx(scores[1]["loss"], abs=1e-5)
+    assert read(one / "predictions.json") == read(other / "predictions.json")
+
+
+def f1_by_epoch(folder: Path) -> list[float]:
+    history = read(checkpoints.find_checkpoints(folder)[0] / "trainer_state.json")["log_history"]
+    return [entry["eval_f1"] for entry in history if "eval_f1" in entry]
+
+
+def test_two_processes_train_as_one(alone, two):
+    assert_same_model(alone, two / "whole", 1e-5)
+    assert f1_by_epoch(alone) == f1_by_epoch(two / "whole")
+    runs = seen(two, 2)[0]
+    assert [note["batch"] for note in runs] == [[2, 3]] * 2, "12 windows a step"
+    for note in runs:
+        assert set(note["rows"]) == {16}, "no window of evaluation lost, none twice"
+        assert note["f1"][:3] == f1_by_epoch(alone) and note["best"] == max(f1_by_epoch(alone))
+
+
+def test_three_processes_train_as_one(alone, three):
+    assert_same_model(alone, three / "whole", 1e-5)
+    runs = seen(three, 3)[0]
+    assert [note["batch"] for note in runs] == [[4, 1]] * 3
+    assert all(set(note["rows"]) == {16} and note["f1"][:3] == f1_by_epoch(alone) for note in runs)
+
+
+def test_killed_with_two_and_finished_with_three(alone, two, three):
+    assert not (two / "killed/train_results.json").exists()
+    assert checkpoints.find_checkpoints(two / "killed")[0].name == "recovery-4", "step 5 was killed before it was saved"
+    assert read(three / "killed/train_results.json")["resumed_from"] == 4
+    assert_same_model(alone, three / "killed", 1e-5)
+
+
+def test_one_is_asked_to_stop_and_all_save_once(two):
+    stopped, resumed = seen(two, 2)[2:4]
+    assert [note["status"] for note in stopped] == [143, 143] and [note["status"] for note in resumed] == [0, 0]
+    assert read(two / "stopped/train_results.json")["resumed_from"] == 5
+    assert_same_model(two / "dropout", two / "stopped", 0)
+    ours, theirs = (checkpoints.find_checkpoints(two / name)[0] for name in ("dropout", "stopped"))
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in ours.iterdir()}
+    optimizers = [torch.load(folder / "optimizer.pt", weights_only=True)["state"] for folder in (ours, theirs)]
+    for one, other in zip(*(state.values() for state in optimizers), strict=True):
+        assert torch.equal(one["exp_avg_sq"], other["exp_avg_sq"])
+
+
+def test_one_process_speaks_and_writes(two):
+    said = (two / "out").read_text()
+    assert said.count("train: 36 questions read") == 5 and said.count("next:\n") == 3
+    assert said.count("going on from") == 1
+    assert (two / "err").read_text().count("all is saved in") == 1
+    assert not any(path.name.startswith((checkpoints.STAGING, ".holder")) for path in (two / "whole").iterdir())
+
+
+def test_a_batch_that_cannot_be_divided_is_said(three):
+    settings = (three / "odd/settings.yaml").read_text()
+    note = "note: 8 windows a step (per_device_train_batch_size 4 x gradient_accumulation_steps 2) cannot be shared"
+    assert (three / "err").read_text().count(f"{note} equally by 3 processes: 9 a step instead") == 1
+    assert "per_device_train_batch_size: 3\n" in settings and "gradient_accumulation_steps: 3\n" in settings
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def test_two_hosts(alone, arguments, tmp_path):
+    """Two launches that meet at one address; then one of them, not the main one, is told to stop."""
+    plan = [{"argv": arguments(tmp_path / "whole")}, {"argv": arguments(tmp_path / "stopped"), "pause": 0.4}]
+    meet, hosts = ("--master_addr", "127.0.0.1", "--master_port", free_port()), []
+    for number in range(2):
+        how = ("--nnodes", 2, "--node_rank", number, "--nproc_per_node", 1)
+        hosts.append(launch(tmp_path / f"host{number}", plan, *how, *meet))
+    try:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "stopped").glob("recovery-*")):
+            assert time.monotonic() < deadline and hosts[0].poll() is None, (tmp_path / "host0/err").read_text()
+            time.sleep(0.1)
+        hosts[1].send_signal(signal.SIGTERM)
+        assert all(host.wait(60) for host in hosts)
+    finally:
+        for host in hosts:
+            host.kill()
+    assert_same_model(alone, tmp_path / "whole", 1e-5)
+    assert (tmp_path / "host0/err").read_text().count("all is saved in") == 1
+    assert not (tmp_path / "host1/out").read_text(), "the other host's process is silent"
+    run(train, *arguments(tmp_path / "stopped"))
+    assert read(tmp_path / "stopped/train_results.json")["resumed_from"] > 0
+    assert_same_model(alone, tmp_path / "stopped", 1e-5)
+
+
+def test_a_step_is_shared_exactly():
+    for batch in range(1, 9):
+        for accumulation in range(1, 9):
+            for processes in range(1, 13):
+                own, steps = divide(batch, accumulation, processes)
+                together, wanted = own * steps * processes, batch * accumulation
+                assert 1 <= own <= batch
+                assert together == wanted if wanted % processes == 0 else abs(together - wanted) <= processes * steps
+    assert divide(8, 2, 2) == (8, 1) and divide(8, 2, 4) == (4, 1) and divide(8, 8, 8) == (8, 1)
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_every_step_takes_the_windows_that_one_process_takes(processes):
+    batch, accumulation = 8, 6
+    lengths = np.random.default_rng(0).integers(20, 384, 48 * 40)
+    sampler = LengthGroupedSampler(lengths, batch, seed=1)
+    own, steps = divide(batch, accumulation, processes)
+    shards = [BatchSamplerShard(BatchSampler(sampler, own, False), processes, i) for i in range(processes)]
+    parts = [list(shard) for shard in shards]
+    order = list(sampler)
+    for step in range(40):
+        taken = [window for part in parts for few in part[step * steps : (step + 1) * steps] for window in few]
+        assert sorted(taken) == sorted(order[48 * step : 48 * (step + 1)])
+    padded = sum(lengths[few].max() * len(few) for part in parts for few in part)
+    assert padded / lengths.sum() < 1.1, "windows of one batch have about one length on every process"

@@ -1,0 +1,192 @@
+"""Several sources in one run, and the columns of well-known datasets."""
+
+import csv
+import json
+from dataclasses import asdict
+
+import pytest
+import yaml
+from conftest import squad
+from datasets import Dataset
+from test_end_to_end import SMALL, read, run
+
+import preprocess
+import train
+from qa.arguments import DataArguments, ModelArguments, TrainingOptions, as_settings
+from qa.card import make_card, record_run
+from qa.data import load_splits, read_splits
+from qa.errors import UserError
+from qa.output import write_json, write_yaml
+from qa.parsing import parse_arguments
+
+ALL = ModelArguments, DataArguments, TrainingOptions
+CONTEXT = "Mira was born in Sollen in 1931."
+
+
+def question(key, answer="Sollen", **more) -> dict:
+    """A row in SQuAD's flat shape; an empty answer means none."""
+    answers = {"text": [answer], "answer_start": [CONTEXT.find(answer)]} if answer else {"text": [], "answer_start": []}
+    return {"id": key, "context": CONTEXT, "question": f"Where was {key} born?", "answers": answers} | more
+
+
+@pytest.fixture
+def three(tmp_path):
+    """SQuAD 1.1 in nested JSON, SQuAD 2.0 in JSON lines, and CSV, with 12, 7 and 5 questions."""
+    questions = [(CONTEXT, f"Question {number}?", "Sollen") for number in range(12)]
+    (tmp_path / "a.json").write_text(json.dumps(squad(questions)))
+    rows = [question(f"q{number}", "" if number % 3 == 0 else "1931") for number in range(6)] + [
+        question("wrong", "Oslo")
+    ]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with open(tmp_path / "c.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "context", "question", "answers"])
+        writer.writeheader()
+        for number in range(5):
+            row = question(number)
+            writer.writerow(row | {"answers": json.dumps(row["answers"])})
+    return [str(tmp_path / name) for name in ("a.json", "b.jsonl", "c.csv")]
+
+
+def test_sources_are_read_one_after_the_other_and_counted(three):
+    split = load_splits(DataArguments(train_file=three), ("train",))["train"]
+    counts = [(source.name, source.read, source.dropped) for source in split.sources]
+    assert counts == [(three[0], 12, 0), (three[1], 7, 1), (three[2], 5, 0)]
+    assert split.read == 24 and len(split.examples) == 23 and split.unanswerable == 2
+    ids = [f"q{number}" for number in range(12)] + [f"q{number}" for number in range(6)] + list("01234")
+    assert split.examples["id"][:] == ids, "an id may stand in two sources"
+    assert list(split.source_index) == [0] * 12 + [1] * 6 + [2] * 5
+    again = load_splits(DataArguments(train_file=three), ("train",))["train"]
+    assert again.examples[:] == split.examples[:]
+
+
+def test_each_source_has_its_own_limit(three):
+    args = DataArguments(train_file=three, max_train_samples_per_source=[4, 0, 2])
+    split = read_splits(args, ("train",))["train"]
+    assert [source.read for source in split.sources] == [4, 7, 2]
+    args = DataArguments(train_file=three, max_train_samples_per_source=[4, 0, 2], max_train_samples=6)
+    assert [source.read for source in read_splits(args, ("train",))["train"].sources] == [4, 2, 0]
+    with pytest.raises(UserError, match="max_train_samples_per_source needs a number for each source"):
+        DataArguments(train_file=three, max_train_samples_per_source=[4])
+
+
+def test_a_source_with_nothing_usable_is_named(three, tmp_path):
+    (tmp_path / "bad.jsonl").write_text(json.dumps(question("q", "Oslo")) + "\n")
+    with pytest.raises(UserError, match=r"bad\.jsonl: no usable question among 1; the first: .*'Oslo' is not at -1"):
+        load_splits(DataArguments(train_file=[*three, str(tmp_path / "bad.jsonl")], max_dropped=1), ("train",))
+
+
+def test_preprocess_and_train_report_each_source(three, tiny_model, tmp_path, capsys):
+    files = ("--train_file", *three, "--validation_file", three[0], "--max_dropped", 0.1, "--cache_dir", tmp_path / "c")
+    run(preprocess, "--tokenizer_name", tiny_model, *files, *SMALL, "--output_dir", tmp_path / "out")
+    summary = read(tmp_path / "out/summary.json")["train"]
+    assert [part["read"] for part in summary["sources"]] == [12, 7, 5]
+    assert [part["dropped"] for part in summary["sources"]] == [0, 1, 0]
+    for name in ("read", "dropped", "examples"):
+        assert sum(part[name] for part in summary["sources"]) == summary[name]
+    assert f"{three[1]}: 7 read, 1 dropped, 6 used" in capsys.readouterr().out
+    more = ("--config_name", tiny_model, "--output_dir", tmp_path / "run", "--report_to", "none", "--max_steps", 1)
+    run(train, *files, *more, *SMALL)
+    assert f"  {three[1]}: 7 read, 1 dropped, 6 examples\n" in capsys.readouterr().out
+    assert yaml.safe_load((tmp_path / "run/settings.yaml").read_text())["train_file"] == three
+    run(train, "--config", tmp_path / "run/settings.yaml", "--output_dir", tmp_path / "again")
+    assert (tmp_path / "again/predictions.json").read_text() == (tmp_path / "run/predictions.json").read_text()
+
+
+def parse(tmp_path, text: str, *argv) -> DataArguments:
+    (tmp_path / "c.yaml").write_text(text)
+    return parse_arguments(ALL, ["--config", str(tmp_path / "c.yaml"), *argv])[1]
+
+
+def test_lists_on_every_level(tmp_path):
+    text = "dataset_name: [a/b, c/d]\ndataset_config_name: [null, x]\nmax_train_samples_per_source: [0, 5]\n"
+    data = parse(tmp_path, text)
+    assert data.dataset_name == ["a/b", "c/d"] and data.dataset_config_name == ["null", "x"]
+    assert data.max_train_samples_per_source == [0, 5]
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(yaml.safe_dump(as_settings(data)))
+    assert parse(tmp_path, settings.read_text()) == data, "settings.yaml is read back"
+    assert asdict(parse(tmp_path, text, "--train_file", "a.json", "b.json")) == asdict(
+        DataArguments(train_file=["a.json", "b.json"])
+    ), "what belongs to other sources is gone"
+    assert as_settings(parse(tmp_path, "train_file: a.json"))["train_file"] == "a.json"
+    with pytest.raises(UserError, match="train_file is given twice: write --train_file and then all its values"):
+        parse(tmp_path, "", "--train_file", "a.json", "--train_file=b.json")
+    with pytest.raises(UserError, match="columns 'query' must be one of id, title"):
+        parse(tmp_path, "columns: [query]")
+
+
+def test_datasets_are_mixed_and_the_first_has_the_validation(tmp_path):
+    for name, size in (("one", 6), ("two", 3)):
+        for split in ("train", "validation"):
+            rows = [question(f"{name}-{split}-{number}") for number in range(size)]
+            (tmp_path / name).mkdir(exist_ok=True)
+            Dataset.from_list(rows).to_parquet(tmp_path / name / f"{split}.parquet")
+    names = [str(tmp_path / "one"), str(tmp_path / "two")]
+    args = DataArguments(dataset_name=names, max_train_samples_per_source=[0, 2])
+    splits = read_splits(args, ("train", "validation"), cache_dir=str(tmp_path / "cache"))
+    assert [source.read for source in splits["train"].sources] == [6, 2]
+    assert all(key.startswith("one-validation") for key in splits["validation"].examples["id"])
+    assert len(splits["validation"].examples) == 6
+    with pytest.raises(UserError, match="dataset_config_name needs a value for each dataset"):
+        read_splits(DataArguments(dataset_name=names, dataset_config_name="x"), ("train",))
+
+
+def test_a_test_split_stands_in_for_validation(tmp_path, capsys):
+    for split in ("train", "test"):
+        Dataset.from_list([question(7)]).to_parquet(tmp_path / f"{split}.parquet")
+    args = DataArguments(dataset_name=str(tmp_path))
+    split = read_splits(args, ("validation",), cache_dir=str(tmp_path / "cache"))["validation"]
+    assert split.examples["id"][:] == ["7"]
+    assert "has no validation split: its test split is taken" in capsys.readouterr().err
+
+
+# Made-up rows with the columns and types of the datasets' viewers.
+SHAPES = {
+    "adversarial_qa": {"title": "Mira", "metadata": {"split": "train", "model_in_the_loop": "Combined"}},
+    "covid_qa_deepset": {"id": 262, "document_id": 630, "is_impossible": False},
+    "xquad": {"answers": {"answer_start": [17], "text": ["Sollen"]}},
+    "mlqa": {"id": "e5f1"},
+    "germanquad": {"id": 38_357, "answers": {"text": ["Sollen", "in Sollen"], "answer_start": [17, 14]}},
+    "korquad": {
+        "title": "미라",
+        "context": "미라는 솔렌에서 태어났다.",
+        "answers": {"text": ["솔렌"], "answer_start": [4]},
+    },
+    "tydiqa": {"id": "swahili-1", "title": "Mira"},
+    "list of answers": {"answers": [{"text": "Sollen", "answer_start": 17}]},
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_well_known_columns_need_no_option(name, tmp_path):
+    row = question("q") | SHAPES[name]
+    Dataset.from_list([row] * 1).to_parquet(tmp_path / "train.parquet")
+    split = load_splits(DataArguments(dataset_name=str(tmp_path)), ("train",), cache_dir=str(tmp_path / "c"))["train"]
+    example = split.examples[0]
+    assert not split.problems and example["id"] == str(row["id"])
+    text, start = example["answers"]["text"][0], example["answers"]["answer_start"][0]
+    assert example["context"][start : start + len(text)] == text and text in ("Sollen", "솔렌")
+
+
+def test_other_columns_by_one_option(tmp_path):
+    row = question(1)
+    row = {"key": 1, "passage": row["context"], "query": row["question"], "labels": row["answers"]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    columns = ["id=key", "context=passage", "question=query", "answers=labels"]
+    split = load_splits(DataArguments(train_file=str(tmp_path / "a.jsonl"), columns=columns), ("train",))["train"]
+    assert split.examples[0]["question"] == row["query"] and split.examples[0]["id"] == "1"
+
+
+def test_the_card_lists_all_datasets(tmp_path):
+    data = DataArguments(dataset_name=["rajpurkar/squad", "UCLNLP/adversarial_qa"], dataset_config_name=["null", "x"])
+    settings = as_settings(ModelArguments(model_name_or_path="albert/albert-base-v2"), data)
+    write_yaml(tmp_path / "settings.yaml", settings)
+    write_json(tmp_path / "run.json", record_run(["train.py"], settings, 1.0, "", False))
+    write_json(tmp_path / "config.json", {"model_type": "albert"})
+    write_json(tmp_path / "eval_results.json", {"exact_match": 1.0, "f1": 2.0, "examples": 3})
+    card = make_card(tmp_path, "jo/model")
+    assert card.data.datasets == ["rajpurkar/squad", "UCLNLP/adversarial_qa"]
+    result = card.data.eval_results[0]
+    assert (result.dataset_type, result.dataset_name, result.dataset_config) == ("rajpurkar/squad", "SQuAD 1.1", None)
+    assert "https://huggingface.co/datasets/UCLNLP/adversarial_qa" in card.text
+    assert "fine-tuned on SQuAD 1.1 and UCLNLP/adversarial_qa" in card.text
