@@ -135,6 +135,7 @@ class TrainingOptions(TrainingArguments):
     )
     fused_gelu: bool = option(True, "Compute the activation gelu_new in one kernel: the same function.")
     attn_implementation: str | None = option(None, "sdpa or eager (null: sdpa where the model has it).")
+    dropout: float | None = option(None, "Dropout everywhere in the model (null: as its configuration says).")
     stop_if_failed: bool = option(True, "Stop when the loss is not finite, or no better than a guess after warm-up.")
     logging_nan_inf_filter: bool = option(False, "Leave losses that are not finite out of the log; waits for the GPU.")
 
@@ -162,6 +163,7 @@ def check_training(args: TrainingArguments) -> None:
     for name in ("seed", "dataloader_num_workers"):
         require(getattr(args, name) >= 0, name, "must not be negative")
     require(is_memory(args.gpu_memory_gb), "gpu_memory_gb", "must be auto or a number above 1")
+    require(args.dropout is None or 0 <= args.dropout < 1, "dropout", "must be at least 0 and below 1")
     require(bool(args.output_dir), "output_dir", "must not be empty")
     require(0 <= args.recovery_minutes < float("inf"), "recovery_minutes", "must not be negative")
     plain, default = args.to_dict(), TrainingArguments("").to_dict()

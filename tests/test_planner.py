@@ -13,9 +13,10 @@ from transformers import AlbertConfig, BertConfig
 
 import train
 from qa import memory
-from qa.arguments import TrainingOptions, check_training
+from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, check_training
 from qa.errors import UserError
 from qa.memory import GIB, LiveBytes, of_evaluation, of_training
+from qa.parsing import parse_arguments
 from qa.planner import choose, epoch_of, make_plan
 from qa.trainer import LengthGroupedSampler
 
@@ -159,6 +160,28 @@ def test_a_plan_within_a_limit_and_beyond():
     assert same == args and plan.usable is None and not plan.recompute
     with pytest.raises(UserError, match=r"does not fit: one window of 384 tokens at once needs 0\.07 GiB, and 0\.05 "):
         make_plan(SMALL, dataclasses.replace(args, gpu_memory_gb="1.05"), lengths, "bf16")
+
+
+RECIPES = {  # of the configurations on the Hub
+    "base": BASE,
+    "large": {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24},
+    "xlarge": {"hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 16, "num_hidden_layers": 24},
+    "xxlarge": XXLARGE,
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["base", pytest.param("large", marks=pytest.mark.slow), pytest.param("xlarge", marks=pytest.mark.slow), "xxlarge"],
+)
+def test_every_recipe_fits_6_gb(name):
+    path = str(REPOSITORY / f"configs/albert-{name}-v2.yaml")
+    _, data, args = parse_arguments((ModelArguments, DataArguments, TrainingOptions), ["--config", path])
+    assert args.gpu_memory_gb == "auto" and args.dropout == 0 and args.warmup_steps == 0.1
+    args = dataclasses.replace(args, gpu_memory_gb="6")
+    _, plan = make_plan(albert(**RECIPES[name]), args, np.full(88_500, data.max_seq_length), "fp16")
+    assert plan.peak <= 5 * GIB and plan.effective == 48
+    print(f"albert-{name}-v2: {plan.brief()}")
 
 
 def test_the_size_of_the_gpu_is_checked():
