@@ -3,6 +3,7 @@
 Examples:
     python train.py                                   # the recipe of config.yaml: ALBERT-base on SQuAD 1.1
     python train.py --config configs/demo.yaml        # a minute on a CPU, no network
+    python train.py --plan --gpu_memory_gb 6          # what that needs, and batches that fit, without training
     python train.py --train_file my.json --validation_file my_dev.json --output_dir my_model
     torchrun --nproc_per_node 4 train.py              # four GPUs, the same batch; docs/scaling.md has the rest
 """
@@ -35,9 +36,10 @@ from qa.figures import training_curves, write_picture
 from qa.models import check_fit, load_config, load_model, load_tokenizer, position_limit
 from qa.output import make_folder, table, write_json
 from qa.parsing import parse_arguments
+from qa.planner import plan_run
 from qa.report import write_report
 from qa.run import Stopped, StopRequest, check_folder, find_start, hold
-from qa.speed import fit_to_device
+from qa.speed import bf16_supported, fit_to_device, wanted_precision
 from qa.summary import check_dropped, check_labels, describe, outside, unreachable
 from qa.trainer import QATrainer
 from qa.window_cache import load_windows
@@ -220,7 +222,7 @@ def main() -> None:
         description=__doc__,
     )
     check_folder(args)
-    args = fit_to_device(args)
+    precision, args = wanted_precision(args, bf16_supported()), fit_to_device(args)
     if args.push_to_hub:
         once(lambda: hub.check_before(hub.Target.of(args)))
     with args.main_process_first():
@@ -232,6 +234,10 @@ def main() -> None:
     check_lengths(WindowSettings.of(data_args), tokenizer, position_limit(config))
     data = prepare(tokenizer, model_args, data_args, args.seed)
     check_metric(args, bool(data_args.version_2_with_negative))
+    pad_to = data_args.max_seq_length if data_args.pad_to_max_length else None
+    args = plan_run(config, args, data["train"].windows["length"][:], precision, pad_to)
+    if args.plan:
+        return
     output = make_folder(args.output_dir)
     with hold(output) if args.process_index == 0 else nullcontext():
         fit(model_args, data_args, args, tokenizer, config, data)

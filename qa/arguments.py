@@ -154,11 +154,16 @@ class TrainingOptions(TrainingArguments):
         5.0, "Minutes between recovery checkpoints, of which the newest is kept until a regular one (0: none)."
     )
     overwrite_output_dir: bool = option(False, "Delete the run that output_dir holds, and start anew.")
+    plan: bool = option(False, "Print what the run will do and need on a GPU, and stop before it is trained.")
+    gpu_memory_gb: str | None = option(
+        None, "Find batches that fit a GPU of so many GB, or of the size found here (auto); the effective batch stays."
+    )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = option(
         "auto", "What a GPU multiplies matrices in (auto: as fp16 or bf16 say, else bf16 if it can, else fp16)."
     )
     fused_gelu: bool = option(True, "Compute the activation gelu_new in one kernel: the same function.")
     attn_implementation: str | None = option(None, "sdpa or eager (null: sdpa where the model has it).")
+    dropout: float | None = option(None, "Dropout everywhere in the model (null: as its configuration says).")
     stop_if_failed: bool = option(True, "Stop when the loss is not finite, or no better than a guess after warm-up.")
     logging_nan_inf_filter: bool = option(False, "Leave losses that are not finite out of the log; waits for the GPU.")
 
@@ -166,6 +171,13 @@ class TrainingOptions(TrainingArguments):
 def require(condition: bool, name: str, rule: str) -> None:
     if not condition:
         raise UserError(f"{name} {rule}")
+
+
+def is_memory(value: str | None) -> bool:
+    try:
+        return value in (None, "auto") or 1 < float(value) < float("inf")
+    except ValueError:
+        return False
 
 
 def check_training(args: TrainingArguments) -> None:
@@ -178,6 +190,8 @@ def check_training(args: TrainingArguments) -> None:
         require(getattr(args, name) >= 1, name, f"must be at least 1, not {getattr(args, name)}")
     for name in ("seed", "dataloader_num_workers"):
         require(getattr(args, name) >= 0, name, "must not be negative")
+    require(is_memory(args.gpu_memory_gb), "gpu_memory_gb", "must be auto or a number above 1")
+    require(args.dropout is None or 0 <= args.dropout < 1, "dropout", "must be at least 0 and below 1")
     require(bool(args.output_dir), "output_dir", "must not be empty")
     require(0 <= args.recovery_minutes < float("inf"), "recovery_minutes", "must not be negative")
     plain, default = args.to_dict(), TrainingArguments("").to_dict()
@@ -198,7 +212,7 @@ def as_settings(*parsed) -> dict:
         if isinstance(arguments, TrainingArguments):
             default = type(arguments)(output_dir="").to_dict()
             names = {item.name for item in dataclasses.fields(arguments) if item.init}
-            names -= {*RENAMED, "resume_from_checkpoint", "overwrite_output_dir", "local_rank"}
+            names -= {*RENAMED, "resume_from_checkpoint", "overwrite_output_dir", "local_rank", "plan"}
             for name, value in arguments.to_dict().items():
                 if name in names and value != default[name] and not name.startswith("gradient_checkpointing"):
                     settings[name] = value

@@ -24,7 +24,8 @@ PUBLISHED = (
     *("max_train_samples", "max_eval_samples", "version_2_with_negative", "max_seq_length", "doc_stride"),
     *("max_query_length", "first_window_only", "pad_to_max_length", "n_best_size", "max_answer_length"),
     *("null_score_diff_threshold", "eval_strategy", "save_strategy", "load_best_model_at_end", "metric_for_best_model"),
-    *("data_seed", "lr_scheduler_kwargs", "optim_args", "neftune_noise_alpha", "fused_gelu", "attn_implementation"),
+    *("data_seed", "lr_scheduler_kwargs", "optim_args", "neftune_noise_alpha", "fused_gelu", "dropout"),
+    "attn_implementation",
     *("activation_checkpointing", *HYPERPARAMETERS),
 )
 

@@ -62,6 +62,10 @@ def prepare_model(model: PreTrainedModel, args: TrainingOptions) -> None:
             raise UserError(f"attn_implementation {args.attn_implementation}: {one_line(error)}") from None
     if args.fused_gelu:
         fuse_gelu(model)
+    if args.dropout is not None:
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = args.dropout
     allow_recomputation(model)
 
 

@@ -126,7 +126,7 @@ def test_settings_saved_with_a_model_leave_the_run_behind(tmp_path):
 def test_every_recipe_is_read(path):
     model, data, training = parse_arguments(ALL, ["--config", str(REPOSITORY / path)])
     assert training.load_best_model_at_end and training.metric_for_best_model == "f1" and not training.push_to_hub
-    assert training.per_device_train_batch_size * training.gradient_accumulation_steps in (16, 32)
+    assert training.per_device_train_batch_size * training.gradient_accumulation_steps in (16, 32, 48)
     if path == "config.yaml":
         assert (model.model_name_or_path, data.dataset_name) == ("albert/albert-base-v2", ["rajpurkar/squad"])
         assert (data.max_seq_length, data.doc_stride, training.learning_rate) == (384, 128, 2e-5)

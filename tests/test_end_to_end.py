@@ -291,7 +291,7 @@ def test_wrong_offsets_stop_training(tiny_data, tiny_model, tmp_path, monkeypatc
     [
         (("--metric_for_best_model", "F1"), "metric_for_best_model F1 is not computed: choose one of f1"),
         (("--report_to", "wandb"), "training cannot start: "),
-        (("--activation_checkpointing", "true"), "training cannot start: "),
+        (("--optim", "adamw_bnb_8bit"), "training cannot start: "),
         (("--resume_from_checkpoint", "last"), "no checkpoint to resume from"),
     ],
 )

@@ -116,6 +116,14 @@ def test_recomputation_draws_the_same_dropout():
     assert_same_step(*results, 1e-6)
 
 
+def test_dropout_can_be_left_out():
+    model = albert(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
+    assert step(model)[0] != step(model)[0]
+    prepare_model(model, options(dropout=0.0))
+    assert_same_step(step(model), step(model), 0)
+    assert_same_step(step(model), step(albert()))
+
+
 def test_attention_is_fused_unless_asked_otherwise():
     model = albert()
     assert model.config._attn_implementation == "sdpa"
