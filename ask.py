@@ -13,6 +13,12 @@ From Python, in the place of ``from transformers import pipeline``:
     # {"score": 0.98, "start": 18, "end": 21, "answer": "Ann"}
 """
 
+if __name__ == "__main__":
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries load ends it without a traceback
+
+
 import contextlib
 import json
 import os
@@ -172,7 +178,7 @@ def check_question(model_args: ModelArguments, ask: AskArguments) -> None:
     if bool(ask.input) != bool(ask.output):
         raise UserError("--input questions.jsonl and --output answers.jsonl go together")
     if not ask.input and not ask.question and not sys.stdin.isatty():
-        raise UserError('no question given: --question "..."')
+        raise UserError('no question given: --question "...", or --input FILE --output FILE for many')
     both = ask.context is not None and ask.context_file is not None
     if both or (not ask.input and ask.context is None and ask.context_file is None):
         raise UserError("give the text as --context or as --context_file, one of them")
@@ -194,6 +200,8 @@ def main() -> None:
     model_args, data_args, ask = parse_arguments(kinds, saved=saved_settings(model_args))
     context = read_text(ask.context_file) if ask.context_file else ask.context
     rows = list(read_questions(ask.input, context)) if ask.input else []
+    if ask.input and not rows:
+        raise UserError(f"{ask.input}: holds no questions")
     answerer = QuestionAnswerer.load(
         model_args,
         data_args,

@@ -9,8 +9,15 @@ Examples:
 With a model, data and lengths are those saved with it unless given here.
 """
 
+if __name__ == "__main__":
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries load ends it without a traceback
+
+
 import dataclasses
 import json
+import os
 import sys
 import zipfile
 from dataclasses import dataclass
@@ -41,6 +48,7 @@ from qa.parsing import parse_arguments
 from qa.reading import read_text, require_file
 from qa.report import compare_with, differences, write_report
 from qa.settings import SETTINGS, read_settings, saved_settings
+from qa.spans import LARGEST
 from qa.speed import fit_to_device
 from qa.trainer import QATrainer
 from qa.window_cache import load_windows
@@ -76,8 +84,8 @@ def read_by_id(path: str, references: list[dict], kinds: tuple[type, ...], what:
     if not isinstance(values, dict):
         raise UserError(f"{path}: must be an object that maps each question's id to its {what}")
     for key, value in values.items():
-        if not isinstance(value, kinds) or isinstance(value, bool) or value != value:
-            kind = "text" if str in kinds else "a number"
+        if not isinstance(value, kinds) or isinstance(value, bool) or (kinds != (str,) and not abs(value) < LARGEST):
+            kind = "text" if str in kinds else "a finite number"
             raise UserError(f"{path}: the {what} of {key} is not {kind}: {json.dumps(value)[:40]}")
     known = {reference["id"] for reference in references}
     if not known & values.keys():
@@ -176,10 +184,11 @@ def check_sources(model_args: ModelArguments, args: TrainingArguments, own: Eval
     if own.save_logits:
         if sources:
             raise UserError("save_logits goes with a model: there are no new logits to save")
-        if not own.save_logits.endswith(".npz") or not Path(own.save_logits).parent.is_dir():
-            raise UserError(f"save_logits {own.save_logits}: must be an .npz file in a folder that exists")
-    if own.compare:
-        require_file(str(Path(own.compare) / "predictions.json"))
+        path = Path(own.save_logits)
+        if path.suffix != ".npz" or path.is_dir() or not os.access(path.parent, os.W_OK):
+            raise UserError(f"save_logits {own.save_logits}: must be an .npz file in a folder that can be written")
+    if own.compare is not None and not (Path(own.compare) / "predictions.json").is_file():
+        raise UserError(f"compare {own.compare!r}: must be the folder of another evaluation, with predictions.json")
     if args.output_dir == TrainingArguments(None).output_dir:
         if sources:
             raise UserError(f"--{sources[0]} needs --output_dir, the folder for the results")
@@ -253,6 +262,8 @@ def main() -> None:
     saved = saved_settings(model_args)
     model_args, data_args, args, own = parse_arguments(kinds, saved=saved)
     check_sources(model_args, args, own)
+    if model_args.model_name_or_path:
+        load_config(model_args)  # a name that is wrong is said before anything else
 
     split = load_splits(data_args, ("validation",), args.seed, model_args.cache_dir).get("validation")
     if split is None:
@@ -266,17 +277,16 @@ def main() -> None:
         if own.compare
         else None
     )
+    output = make_folder(args.output_dir)
     if own.predictions:
         evaluation = score_predictions(own, split, negatives)
     else:
         evaluation = score_model(model_args, data_args, args, own, split)
 
-    output = make_folder(args.output_dir)
-    comparison = None
-    if others is not None:
-        comparison = compare_with(evaluation, Path(own.compare).resolve().name, others)
-        write_json(output / "comparison.json", comparison)
+    comparison = compare_with(evaluation, Path(own.compare).resolve().name, others) if others else None
     write_evaluation(output, evaluation)
+    if comparison:
+        write_json(output / "comparison.json", comparison)
     report = write_report(output, evaluation, comparison, others)
     changes = differences(comparison) if comparison else []
     print(table([*headline(evaluation.metrics), *changes, *sizes(evaluation), ("report", str(report))]))

@@ -6,6 +6,12 @@ Examples:
     python preprocess.py --train_file my.json --output_dir checked --strict   # any problem ends with exit status 2
 """
 
+if __name__ == "__main__":
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries load ends it without a traceback
+
+
 import dataclasses
 import json
 import re

@@ -7,6 +7,12 @@ Examples:
 Log in first with `hf auth login` and a token that may write. Repeating it sends only what is missing.
 """
 
+if __name__ == "__main__":
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries load ends it without a traceback
+
+
 from dataclasses import dataclass
 from pathlib import Path
 

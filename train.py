@@ -8,6 +8,12 @@ Examples:
     torchrun --nproc_per_node 4 train.py              # four GPUs, the same batch; docs/scaling.md has the rest
 """
 
+if __name__ == "__main__":
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries load ends it without a traceback
+
+
 import dataclasses
 import math
 import sys
@@ -94,10 +100,6 @@ def train(trainer: QATrainer, start: Path | None) -> TrainOutput:
     except Stopped as stopped:
         say(str(stopped))
         sys.exit(stopped.status)
-    except KeyboardInterrupt:
-        newest = next(iter(find_checkpoints(Path(args.output_dir))), None)
-        say(f"interrupted: run the same command again to go on from {newest}" if newest else "interrupted")
-        sys.exit(130)
 
 
 def saves(args: TrainingArguments, windows: int) -> int:
@@ -240,7 +242,12 @@ def main() -> None:
         return
     output = make_folder(args.output_dir)
     with hold(output) if args.process_index == 0 else nullcontext():
-        fit(model_args, data_args, args, tokenizer, config, data)
+        try:
+            fit(model_args, data_args, args, tokenizer, config, data)
+        except KeyboardInterrupt:
+            newest = next(iter(find_checkpoints(output)), "the beginning")
+            say(f"interrupted: run the same command again to go on from {newest}")
+            sys.exit(130)
     if args.push_to_hub and args.process_index == 0:
         print(f"published: {hub.push(output, hub.Target.of(args))}")
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from qa.arguments import DataArguments, ModelArguments
-from qa.documents import Document, Frame, QuestionWindows
+from qa.documents import Document, Frame, QuestionWindows, check_text
 from qa.errors import UserError, one_line
 from qa.models import check_fit, load_config, load_model, load_tokenizer, position_limit, takes_token_types
 from qa.parsing import parse_arguments
@@ -115,6 +115,8 @@ class QuestionAnswerer:
         """Token ids of each question, cut to ``max_query_length``."""
         if any(not question.strip() for question in questions):
             raise UserError("the question is empty")
+        for text in questions:
+            check_text("question", text)
         cut, _, _ = cut_questions(questions, self.tokenizer, sizes.max_query_length)
         encoded = self.tokenizer(cut, add_special_tokens=False, truncation=False)
         return [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from qa.errors import UserError, one_line
 
 STAGING, MANIFEST, FINISHED = ".saving", "files.json", "train_results.json"
+LOCK = ".lock"  # in the folder of every run
 NEEDED = "trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt"
 REGULAR, RECOVERY = "checkpoint", "recovery"
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AlbertConfig, PreTrainedTokenizerFast
 
+from qa.errors import UserError
+
 TRAINING, VALIDATION = 8000, 500  # questions
 SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "[CLS]", "sep_token": "[SEP]"}
 
@@ -150,6 +152,9 @@ def write_demo(folder: str | Path, seed: int = 0) -> None:
     staged = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         staged.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"demo_dir {folder}: cannot be made: {error.strerror}; give another --demo_dir") from None
+    try:
         for name, questions in data.items():
             (staged / f"{name}.json").write_text(json.dumps(questions, indent=1), encoding="utf-8")
         tokenizer.save_pretrained(staged)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from qa.checks import broken_character
 from qa.errors import UserError
 from qa.windows import WindowArrays, WindowSettings, context_first, trim_white_space
 
@@ -18,6 +19,11 @@ from qa.windows import WindowArrays, WindowSettings, context_first, trim_white_s
 UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
+
+
+def check_text(name: str, text: str) -> None:
+    if found := broken_character(text):
+        raise UserError(f"the {name} has {found}: it is not valid Unicode")
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Document:
 
     @classmethod
     def of(cls, text: str, tokenizer: PreTrainedTokenizerBase) -> "Document":
+        check_text("context", text)
         encoding = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).encodings[0]
         ids = np.array(encoding.ids, dtype=np.int32)
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)

@@ -1,6 +1,7 @@
 """Errors that a person can mend, and how every command reports them."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -39,6 +40,7 @@ def say(message: str) -> None:
 
 def run_command(main: Callable[[], None]) -> None:
     """Runs a command's ``main``; a ``UserError`` becomes one line on stderr and exit status 2."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
     except UserError as error:

@@ -204,6 +204,8 @@ def sizes(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     """``predictions.json``, ``nbest_predictions.json``, for 2.0 ``null_odds.json``, and ``eval_results.json`` last."""
+    for name in ("nbest_predictions.json", "null_odds.json", "comparison.json"):
+        (folder / name).unlink(missing_ok=True)  # of an earlier evaluation, which may have been another
     write_json(folder / "predictions.json", evaluation.predictions)
     if evaluation.answers:
         write_json(folder / "nbest_predictions.json", evaluation.answers.nbest)

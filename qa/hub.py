@@ -163,12 +163,12 @@ def may_write(user: dict, repository: str) -> str | None:
 
 def open_repository(api: HfApi, target: Target) -> str:
     """Makes the repository if there is none and returns its full name; raises where it cannot be written."""
-    user = patiently(api.whoami)
-    name = target.name if "/" in target.name else f"{user['name']}/{target.name}"
     try:
-        validate_repo_id(name)
+        validate_repo_id(target.name)
     except HFValidationError as error:
         raise UserError(f"not a name for a repository: {one_line(error)}") from None
+    user = patiently(api.whoami)
+    name = target.name if "/" in target.name else f"{user['name']}/{target.name}"
     if reason := may_write(user, name):
         raise UserError(reason)
     patiently(lambda: api.create_repo(name, private=target.private or None, exist_ok=True))

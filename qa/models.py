@@ -1,6 +1,7 @@
 """Tokenizers and models, from the Hub or a folder, and what does not fit."""
 
 import contextlib
+import functools
 import inspect
 import json
 import re
@@ -56,9 +57,12 @@ def loading(what: str, name: str):
         raise cannot_load(what, name, error) from None
 
 
+@functools.cache
 def announce(name: str) -> None:
     """Said before a look-up that can take a minute when there is no network."""
     if not Path(name).expanduser().exists():
+        if name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise UserError(f"{name}: no such folder")
         print(f"looking for {name} on the Hub")
 
 
@@ -93,6 +97,7 @@ def load_config(args: ModelArguments) -> PretrainedConfig:
     name = args.config_name or args.model_name_or_path
     if not name:
         raise UserError("no model given: set model_name_or_path, or config_name for random weights")
+    announce(name)
     with loading("model", name):
         config = AutoConfig.from_pretrained(name, **hub_options(args))
         check_sizes(config)

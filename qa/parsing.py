@@ -199,11 +199,12 @@ def parse_arguments(
             return_remaining_strings=True,
             look_for_args_file=False,
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ImportError) as error:
         raise UserError(one_line(error)) from None
     if rest:
         known = rest[0].startswith("--")
-        raise UserError(parser.unknown(rest[0][2:].split("=")[0]) if known else f"unexpected {rest[0]!r}")
+        hint = f": did you mean --config {rest[0]}?" if rest[0].endswith((".yaml", ".yml")) else ""
+        raise UserError(parser.unknown(rest[0][2:].split("=")[0]) if known else f"unexpected {rest[0]!r}{hint}")
     for arguments in parsed:
         if isinstance(arguments, TrainingArguments):
             check_training(arguments)

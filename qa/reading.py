@@ -70,7 +70,11 @@ def read_text(path: str) -> str:
         raise UserError(f"{path}: the gzip file is truncated; download it again") from None
     except UnicodeDecodeError as error:
         kind = "UTF-16, not UTF-8" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else f"not UTF-8 at byte {error.start}"
+        if raw[:2] == b"\x1f\x8b":
+            raise UserError(f"{path}: gzip data; let its name end in .gz") from None
         raise UserError(f"{path}: {kind}; save it as UTF-8") from None
+    except gzip.BadGzipFile:
+        raise UserError(f"{path}: not gzip data; take the .gz off its name") from None
     except (OSError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
 

@@ -15,11 +15,12 @@ from filelock import FileLock, Timeout
 from transformers import TrainingArguments
 
 from qa import checkpoints
+from qa.arguments import TrainingOptions
 from qa.errors import UserError, say
 from qa.output import write_json
 from qa.settings import SETTINGS
 
-LOCK, HOLDER = ".lock", ".holder.json"
+HOLDER = ".holder.json"
 # Settings that leave the weights and the choice of the best ones as they are; and what says where data lies, which
 # does not matter where the windows are the same.
 HARMLESS = {"output_dir", "cache_dir", "preprocessing_num_workers", "overwrite_cache", "per_device_eval_batch_size"}
@@ -69,7 +70,12 @@ def check_folder(args: TrainingArguments) -> None:
     folder = Path(args.output_dir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: give another --output_dir")
-    asked = resume_argument(args)
+    asked, ours = (
+        resume_argument(args),
+        (folder / checkpoints.LOCK).exists() or (folder / checkpoints.FINISHED).exists(),
+    )
+    if folder.is_dir() and not ours and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty, and holds no run of train.py: give a new --output_dir")
     if asked and args.overwrite_output_dir:
         raise UserError("overwrite_output_dir starts anew and resume_from_checkpoint goes on: give one of them")
     if (folder / checkpoints.FINISHED).exists() and not args.overwrite_output_dir and not asked:
@@ -94,7 +100,7 @@ def resume_argument(args: TrainingArguments) -> str | None:
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Keeps other runs out of ``folder``; the system lets go of it when the process ends, however it ends."""
-    lock, holder = FileLock(folder / LOCK, timeout=0), folder / HOLDER
+    lock, holder = FileLock(folder / checkpoints.LOCK, timeout=0), folder / HOLDER
     try:
         lock.acquire()
     except Timeout:
@@ -156,11 +162,11 @@ def compare(start: Path, settings: dict, windows: str) -> tuple[list[str], list[
     if not path.is_file():
         return [], []
     before, now = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(yaml.safe_dump(settings))
-    same_windows = manifest.get("windows") == windows
+    default, same_windows = TrainingOptions(output_dir="").to_dict(), manifest.get("windows") == windows
     harmless, harmful = [], [] if same_windows or not manifest else ["the training windows"]
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             fine = name in HARMLESS or name.startswith(HARMLESS_BEGINNINGS) or (same_windows and name in SOURCES)
-            change = f"{name} {before.get(name, 'default')} -> {now.get(name, 'default')}"
-            (harmless if fine else harmful).append(change)
+            values = (f"{settings.get(name, default.get(name))}" for settings in (before, now))
+            (harmless if fine else harmful).append(f"{name} {' -> '.join(values)}")
     return harmless, harmful

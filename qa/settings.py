@@ -6,7 +6,7 @@ import yaml
 from transformers.utils import cached_file
 
 from qa.arguments import ModelArguments
-from qa.checkpoints import find_checkpoints
+from qa.checkpoints import FINISHED, LOCK, find_checkpoints
 from qa.errors import UserError, say
 
 SETTINGS = "settings.yaml"
@@ -31,12 +31,12 @@ PUBLISHED = (
 
 
 def check_finished(folder: Path) -> None:
-    """Raises UserError for the folder of a run that has checkpoints, but no model yet."""
-    weights = [path for ending in ("safetensors", "bin") for path in folder.glob(f"*.{ending}")]
-    if not weights and (saved := find_checkpoints(folder)):
+    """Raises UserError for the folder of a run that has not come to its end."""
+    if (folder / LOCK).exists() and not (folder / FINISHED).exists():
+        saved = find_checkpoints(folder)
         raise UserError(
-            f"{folder} holds a run that is not finished: run train.py again to finish it, or give its newest"
-            f" checkpoint, {saved[0]}"
+            f"{folder} holds a run that is not finished: run train.py again to finish it"
+            + (f", or give its newest checkpoint, {saved[0]}" if saved else "")
         )
 
 

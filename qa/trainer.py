@@ -286,6 +286,11 @@ class QATrainer(SmallerSteps, Trainer):
     def _init_training_state(self, *args, **kwargs):
         """As ``Trainer``; a best checkpoint that was damaged since is forgotten, so that another can be the best."""
         result, state = super()._init_training_state(*args, **kwargs), self.state
+        if state.global_step > state.max_steps:
+            raise UserError(
+                f"the checkpoint is of step {state.global_step}, beyond the {state.max_steps} of this run: raise"
+                " num_train_epochs or max_steps, or begin anew in another --output_dir"
+            )
         if self.args.load_best_model_at_end and state.best_global_step:
             best = state.best_model_checkpoint
             if reason := checkpoints.damage(Path(best)) if best else "it is gone":

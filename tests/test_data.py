@@ -216,7 +216,7 @@ def test_held_out_share_and_limits(tmp_path):
         ("x.json", b"[\xe9]", "not UTF-8 at byte 1"),
         ("x.json", "[]".encode("utf-16"), "UTF-16, not UTF-8"),
         ("x.json.gz", gzip.compress(b"[]" * 1000)[:-9], "the gzip file is truncated"),
-        ("x.json.gz", b"[]", "cannot be read: Not a gzipped file"),
+        ("x.json.gz", b"[]", "not gzip data; take the .gz off its name"),
         ("x.parquet", b"PAR", "not a Parquet file"),
         ("x.csv", "id,question,context,answers\n1,q,c,oops\n", "row 1: `answers` is text that is not JSON"),
         ("x.txt", "", "unknown format .txt"),

@@ -103,7 +103,13 @@ def test_the_folder_holds_a_report_and_the_curves(trained):
 def test_evaluations_are_compared(trained, tmp_path, capsys):
     run(evaluate_qa, "--model_name_or_path", trained, "--output_dir", tmp_path, "--compare", trained)
     assert read(tmp_path / "comparison.json")["f1"]["p_value"] == 1
-    assert "0 gained, 0 lost" in capsys.readouterr().out and "Against model" in (tmp_path / "report.html").read_text()
+    output = capsys.readouterr().out
+    run(evaluate_qa, "--model_name_or_path", trained, "--output_dir", tmp_path / "other", "--compare", trained)
+    (tmp_path / "other/null_odds.json").write_text("{}")
+    run(evaluate_qa, "--model_name_or_path", trained, "--output_dir", tmp_path / "other")
+    left = {path.name for path in (tmp_path / "other").iterdir()}
+    assert not left & {"comparison.json", "null_odds.json"}, "of an earlier evaluation"
+    assert "0 gained, 0 lost" in output and "Against model" in (tmp_path / "report.html").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +199,7 @@ def test_published_style_null_odds(negatives, tmp_path, capsys):
     assert results["exact"] == 62.5 and results["best_exact"] == 100 and results["best_exact_thresh"] == 0.1
     for content, message in (
         ({"x": 1}, "of none of the 16"),
-        (odds | {questions[0]["id"]: "1"}, "is not a number: "),
+        (odds | {questions[0]["id"]: "1"}, "is not a finite number: "),
         (dict(list(odds.items())[1:]), "1 questions have no null odds"),
     ):
         files[1].write_text(json.dumps(content))
@@ -359,7 +365,11 @@ def test_missing_weights_stop_the_run(trained, tiny_data, tmp_path):
         (evaluate_qa, ("--predictions", "p", "--logits", "l"), "one of --model_name_or_path"),
         (evaluate_qa, ("--predictions", "p", "--output_dir", "o"), "no validation questions"),
         (evaluate_qa, ("--model_name_or_path", "m", "--predictions", "p", "--output_dir", "o"), "without a model"),
-        (evaluate_qa, ("--model_name_or_path", "m", "--save_logits", "nowhere/x.npz"), "in a folder that exists"),
+        (
+            evaluate_qa,
+            ("--model_name_or_path", "m", "--save_logits", "nowhere/x.npz"),
+            "in a folder that can be written",
+        ),
     ],
 )
 def test_each_mistake_is_one_clear_line(command, argv, message, tmp_path, monkeypatch):

@@ -292,7 +292,7 @@ def test_a_damaged_best_checkpoint_is_never_chosen(interrupted, whole, capsys):
 def test_other_settings_stop_it_unless_asked_for(interrupted, whole, capsys):
     _, argv = whole
     with pytest.raises(
-        UserError, match=r"interrupted run with other settings: learning_rate 0.001 -> 0.5, seed default -> 3\. "
+        UserError, match=r"interrupted run with other settings: learning_rate 0.001 -> 0.5, seed 42 -> 3\. "
     ):
         run(train, *argv(interrupted, "--seed", 3, "--learning_rate", 0.5))
     capsys.readouterr()
@@ -329,6 +329,41 @@ def test_a_finished_run_is_not_trained_again(interrupted, whole, tmp_path):
     assert settings["seed"] == 5 and "overwrite_output_dir" not in settings
     with pytest.raises(UserError, match="no such checkpoint folder"):
         run(train, *argv(tmp_path / "new", "--resume_from_checkpoint", tmp_path / "nowhere"))
+
+
+def test_a_folder_that_is_not_a_run_is_left_alone(whole, tmp_path):
+    (tmp_path / "checkpoint-12").mkdir()
+    (tmp_path / "predictions.json").write_text("mine")
+    for more in ((), ("--overwrite_output_dir", "true")):
+        with pytest.raises(UserError, match=r"is not empty, and holds no run of train\.py"):
+            run(train, *whole[1](tmp_path, *more))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-12", "predictions.json"]
+
+
+@pytest.mark.parametrize("name", ["write_evaluation", "write_report", "write_picture", "record_run"])
+def test_interrupted_while_the_results_are_written(whole, tmp_path, monkeypatch, capsys, name):
+    """The model lies there, but the run does not pass as finished until the same command has ended it."""
+    reference, argv = whole
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, name, interrupt)
+        with pytest.raises(SystemExit) as stopped:
+            run(train, *argv(tmp_path / "run"))
+    assert stopped.value.code == 130
+    assert f"run the same command again to go on from {tmp_path}/run/checkpoint-15" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"not finished: .* its newest checkpoint, .*checkpoint-15"):
+        run(evaluate_qa, "--model_name_or_path", tmp_path / "run", "--output_dir", tmp_path / "x")
+    run(train, *argv(tmp_path / "run"))
+    assert_same_run(reference, tmp_path / "run")
+
+
+def test_a_checkpoint_beyond_the_end(whole, tmp_path):
+    past = ("--resume_from_checkpoint", last_checkpoint(whole[0]), "--max_steps", 3)
+    with pytest.raises(UserError, match="the checkpoint is of step 15, beyond the 3 of this run"):
+        run(train, *whole[1](tmp_path / "run", *past))
 
 
 def test_more_epochs_for_a_finished_run(whole, tmp_path):
