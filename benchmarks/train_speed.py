@@ -2,7 +2,8 @@
 
 Random weights of the architecture in DIR, the windows of a SQuAD file. The baseline is configs/notebook_5k.yaml: fp32,
 every window padded, attention, activation and optimizer unfused. All variants take turns in one process, round after
-round, so that a busy machine slows all of them; each round times batches spread evenly over the widths of an epoch's.
+round, and are compared within a round, so that a busy machine slows all of them alike; each round times batches spread
+evenly over the widths of an epoch's.
 
     python benchmarks/train_speed.py --model_dir albert-base-v2 --validation_file dev-v1.1.json --output_dir speed
 """
@@ -48,8 +49,8 @@ class Options:
     output_dir: str = option(None, "Folder for results.json.")
     batch_size: int | None = option(None, "Windows at once (null: 8 on a GPU, 2 on a CPU).")
     accumulation: int | None = option(None, "Batches in a step (null: 2 on a GPU, 1 on a CPU).")
-    steps: int | None = option(None, "Steps of each variant in a round (null: 20 on a GPU, 4 on a CPU).")
-    rounds: int = option(5, "Most rounds.")
+    steps: int | None = option(None, "Steps of each variant in a round (null: 20 on a GPU, 2 on a CPU).")
+    rounds: int = option(15, "Most rounds.")
     seconds: float = option(330.0, "No round begins that would probably end later than this.")
     memory_limit_gb: float | None = option(None, "Stand in for a GPU of so many GB, a GiB of which is not for tensors.")
 
@@ -148,7 +149,7 @@ class Bench:
         order = np.array(list(sampler)) if grouped else np.random.default_rng(42).permutation(len(self.lengths))
         rows = order[: len(order) // size * size].reshape(-1, size)
         rows = rows[np.argsort(self.lengths[rows].max(1), kind="stable")]
-        places = (np.arange(count) + (number + 0.5) / self.options.rounds) / count * len(rows)
+        places = (np.arange(count) + (0.5 + 0.618 * number) % 1) / count * len(rows)
         return [rows[int(place)].tolist() for place in np.random.default_rng(number).permutation(places)]
 
     def run(self, variant: Variant, number: int) -> None:
@@ -171,7 +172,8 @@ class Bench:
         if self.device.type == "cuda":
             rows = [{name: tensor.pin_memory() for name, tensor in row.items()} for row in rows]
             torch.cuda.reset_peak_memory_stats()
-        self.step(model, optimizer, scaler, rows[:1], variant)  # the first makes the optimizer's states
+        short = {name: tensor[:, :16] if tensor.ndim > 1 else tensor.clamp(max=15) for name, tensor in rows[0].items()}
+        self.step(model, optimizer, scaler, [short], variant)  # the first makes the optimizer's states
         started = now(self.device)
         for begin in range(0, len(rows), accumulation):
             self.step(model, optimizer, scaler, rows[begin : begin + accumulation], variant)
@@ -237,8 +239,8 @@ def measure(bench: Bench, rows: list[Variant], options: Options) -> None:
 
 
 def summarize(bench: Bench, rows: list[Variant]) -> list[dict]:
-    """Medians over the rounds, with the lowest and the highest."""
-    base = statistics.median(rows[0].seconds_per_window) if rows[0].seconds_per_window else None
+    """Medians over the rounds, with the lowest and the highest; how many times as fast, from pairs of one round."""
+    base = rows[0].seconds_per_window
     results = []
     for variant in rows:
         row = {"name": variant.name, "failed": variant.failed, "planned_gib": bench.planned(variant) / GIB}
@@ -247,7 +249,8 @@ def summarize(bench: Bench, rows: list[Variant]) -> list[dict]:
             row |= {"slowest": 1 / max(times), "fastest": 1 / min(times), "rounds": len(times)}
             row |= {"tokens_per_second": 1 / statistics.median(variant.seconds_per_token)}
             row |= {"share_of_matmul": statistics.median(variant.share)}
-            row |= {"speedup": base and base / statistics.median(times)}
+            if ratios := [theirs / ours for theirs, ours in zip(base, times, strict=False)]:
+                row |= {"speedup": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
         if variant.peak:
             row |= {"peak_gib": variant.peak / GIB, "reserved_gib": variant.reserved / GIB}
             row |= {"planner_error": row["planned_gib"] / row["peak_gib"] - 1}
@@ -263,7 +266,7 @@ def as_table(results: list[dict]) -> str:
             lines.append(f"| {row['name']} | {row['failed']} | | | | {row['planned_gib']:.2f} GiB | |")
             continue
         speed = f"{row['examples_per_second']:.2f} ({row['slowest']:.2f} to {row['fastest']:.2f})"
-        times = f"{row['speedup']:.2f}" if row["speedup"] else ""
+        times = f"{row['speedup']:.2f} ({row['least']:.2f} to {row['most']:.2f})" if "speedup" in row else ""
         measured = f"{row['peak_gib']:.2f} GiB" if "peak_gib" in row else ""
         cells = (row["name"], speed, f"{row['tokens_per_second']:.0f}", times, f"{row['share_of_matmul']:.0%}")
         lines.append(f"| {' | '.join(cells)} | {row['planned_gib']:.2f} GiB | {measured} |")
@@ -299,7 +302,7 @@ def main() -> None:
     on_gpu = device.type == "cuda"
     options.batch_size = options.batch_size or (8 if on_gpu else 2)
     options.accumulation = options.accumulation or (2 if on_gpu else 1)
-    options.steps = options.steps or (20 if on_gpu else 4)
+    options.steps = options.steps or (20 if on_gpu else 2)
     if on_gpu and options.memory_limit_gb:
         limit = min(options.memory_limit_gb - 1, 0.9 * options.memory_limit_gb) * GIB
         torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(0).total_memory)
