@@ -3,7 +3,7 @@
 Random weights of the architecture in DIR, the windows of a SQuAD file. The baseline is configs/notebook_5k.yaml: fp32,
 every window padded, attention, activation and optimizer unfused. All variants take turns in one process, round after
 round, and are compared within a round, so that a busy machine slows all of them alike; each round times batches spread
-evenly over the widths of an epoch's.
+evenly over the widths of an epoch's. On a CPU the processor's time is measured, best with OMP_NUM_THREADS=1.
 
     python benchmarks/train_speed.py --model_dir albert-base-v2 --validation_file dev-v1.1.json --output_dir speed
 """
@@ -128,8 +128,10 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    """Seconds on the clock; on a CPU those that this process had for each thread, without those it waited for others."""
+    if device.type == "cpu":
+        return time.process_time() / torch.get_num_threads()
+    torch.cuda.synchronize()
     return time.perf_counter()
 
 
