@@ -92,8 +92,8 @@ def train(trainer: QATrainer, start: Path | None) -> TrainOutput:
         return trainer.train(resume_from_checkpoint=str(start) if start else None)
     except torch.OutOfMemoryError:
         raise UserError(
-            f"out of GPU memory with {args.per_device_train_batch_size} windows at once: halve"
-            " --per_device_train_batch_size and double --gradient_accumulation_steps, which trains the same"
+            "out of GPU memory: --gpu_memory_gb auto finds batches that fit, and recomputes activations where it must;"
+            " or take a smaller model, lower max_seq_length, or lower per_device_eval_batch_size"
         ) from None
     except (ImportError, ValueError) as error:  # options that this model, or what is installed, does not allow
         raise UserError(f"training cannot start: {one_line(error)}") from error

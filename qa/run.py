@@ -25,7 +25,7 @@ HOLDER = ".holder.json"
 # does not matter where the windows are the same.
 HARMLESS = {"output_dir", "cache_dir", "preprocessing_num_workers", "overwrite_cache", "per_device_eval_batch_size"}
 HARMLESS |= {"disable_tqdm", "run_name", "report_to", "save_total_limit", "recovery_minutes", "push_to_hub", "demo_dir"}
-HARMLESS |= {"stop_if_failed", "gpu_memory_gb"}
+HARMLESS |= {"stop_if_failed", "gpu_memory_gb", "accelerator_config"}
 HARMLESS_BEGINNINGS = "logging_", "log_", "hub_", "dataloader_", "ddp_"
 SOURCES = {"train_file", "dataset_name", "dataset_config_name", "tokenizer_name", "columns"}
 SOURCES |= {"max_train_samples_per_source"}

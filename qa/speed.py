@@ -94,7 +94,9 @@ def fit_to_device(args: TrainingOptions) -> TrainingOptions:
     precision = wanted_precision(args, bf16_supported())
     if args.device.type == "cuda":
         tf32 = True if args.tf32 is None and is_torch_tf32_available() else args.tf32
-        return dataclasses.replace(args, fp16=precision == "fp16", bf16=precision == "bf16", tf32=tf32)
+        args = dataclasses.replace(args, fp16=precision == "fp16", bf16=precision == "bf16", tf32=tf32)
+        args.accelerator_config.non_blocking = args.dataloader_pin_memory  # copies do not wait for the GPU
+        return args
     if args.fp16 or args.precision in ("fp16", "bf16"):
         print(f"no GPU found: computing in fp32 on the CPU ({precision} needs a GPU)")
     return dataclasses.replace(args, fp16=False, bf16=False, dataloader_pin_memory=False)
