@@ -200,7 +200,7 @@ def test_parts_of_a_split_give_the_figures_of_the_whole(three, tiny_model, tmp_p
     from qa.summary import Overview
     from qa.window_cache import load_windows
 
-    lengths = {"max_seq_length": 24, "doc_stride": 0, "max_query_length": 8, "first_window_only": True}
+    lengths = {"max_seq_length": 11, "doc_stride": 0, "max_query_length": 3, "first_window_only": True}
     args = DataArguments(train_file=three[1:], **lengths)
     split = load_splits(args, ("train",), cache_dir=str(tmp_path))["train"]
     features = load_windows(split.examples, AutoTokenizer.from_pretrained(tiny_model), args, str(tmp_path), "train")
