@@ -24,13 +24,12 @@ from qa.checks import Problem
 from qa.data import describe_leak, read_splits, require_usable
 from qa.demo import write_demo
 from qa.errors import UserError, run_command
-from qa.evaluation import Evaluator
 from qa.models import load_tokenizer
 from qa.output import make_folder, table, write_json, write_text
 from qa.parsing import parse_arguments
-from qa.summary import LOWEST_LABEL_F1, check_dropped, count_questions, lost_problems, summarize, unreachable
+from qa.summary import LOWEST_LABEL_F1, Overview, check_dropped, count_questions, lost_problems, summarize
 from qa.window_cache import load_windows
-from qa.windows import WindowArrays, WindowSettings, check_lengths
+from qa.windows import WindowSettings, check_lengths
 
 PROBLEMS = "problems.jsonl"
 SHOWN = 3  # problems of each kind that are printed; the file has them all
@@ -118,11 +117,10 @@ def main() -> None:
         unused = {}
         if len(split.examples):
             windows = load_windows(split.examples, tokenizer, data_args, model_args.cache_dir, name)
-            arrays = WindowArrays.of(windows)
-            lost = unreachable(split.examples, arrays)
-            unused = lost if name == "train" else {}
+            overview = Overview.of(split.examples, windows, data_args)
+            unused = overview.lost if name == "train" else {}
             problems[name] = split.problems + lost_problems(split, unused)
-            summary[name] = summarize(split, unused, lost, windows, Evaluator(split.examples, arrays, data_args))
+            summary[name] = summarize(split, unused, overview, windows)
             if summary[name]["label_f1"] < LOWEST_LABEL_F1:
                 stops.append(f"the labels of the {name} split do not decode back to the answers")
         else:

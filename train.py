@@ -20,6 +20,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +47,10 @@ from qa.planner import plan_run
 from qa.report import write_report
 from qa.run import Stopped, StopRequest, check_folder, find_start, hold
 from qa.speed import bf16_supported, fit_to_device, wanted_precision
-from qa.summary import check_dropped, check_labels, describe, outside, unreachable
+from qa.summary import Overview, check_dropped, check_labels, describe, outside
 from qa.trainer import QATrainer
 from qa.window_cache import load_windows
-from qa.windows import WindowArrays, WindowSettings, check_lengths
+from qa.windows import WindowArrays, WindowSettings, check_lengths, column
 
 
 def check_metric(args: TrainingArguments, negatives: bool) -> None:
@@ -114,11 +115,15 @@ def saves(args: TrainingArguments, windows: int) -> int:
 
 @dataclass
 class Prepared:
-    """The questions of one split, their windows as a dataset, and the same as arrays."""
+    """The questions of one split, and their windows as a dataset on disk."""
 
     split: Split
     windows: Dataset
-    arrays: WindowArrays
+
+    @cached_property
+    def arrays(self) -> WindowArrays:
+        """The windows in memory: for validation, which needs all their offsets."""
+        return WindowArrays.of(self.windows)
 
 
 def prepare(tokenizer, model_args: ModelArguments, data_args: DataArguments, seed: int) -> dict[str, Prepared]:
@@ -129,11 +134,14 @@ def prepare(tokenizer, model_args: ModelArguments, data_args: DataArguments, see
         if name not in splits:
             raise UserError(f"no {name} questions: give --{name}_file, or a --dataset_name that has that split")
         windows = load_windows(splits[name].examples, tokenizer, data_args, model_args.cache_dir, name)
-        prepared[name] = Prepared(splits[name], windows, WindowArrays.of(windows))
-        check_labels(name, splits[name].examples, prepared[name].arrays)
+        prepared[name], overview = Prepared(splits[name], windows), Overview.of(splits[name].examples, windows)
+        check_labels(name, overview.label_f1)
+        if name == "train":
+            lost = overview.lost
     train = prepared["train"]
-    if lost := unreachable(train.split.examples, train.arrays):
-        train.windows = train.windows.select(np.flatnonzero(outside(train.arrays, lost)))
+    if lost:
+        kept = outside(column(train.windows, "example_index"), lost)
+        train.windows = train.windows.select(np.flatnonzero(kept))
     if not len(train.windows):
         raise UserError("no window holds any answer of the training split: raise max_seq_length")
     check_dropped(train.split, lost, data_args)

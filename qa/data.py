@@ -6,18 +6,25 @@ length). An ``answer_start`` of -1 says that the text was not found in its conte
 """
 
 import collections
+import hashlib
 import itertools
+import os
+import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value, load_dataset
+from datasets.arrow_writer import ArrowWriter
 
 from qa.arguments import DataArguments
 from qa.checks import Problem, Unusable, check_row
 from qa.errors import UserError, one_line, say
 from qa.reading import read_file
+from qa.window_cache import cache_folder, table_key
 
 FEATURES = Features(
     {
@@ -30,6 +37,8 @@ FEATURES = Features(
 )
 
 
+STORED = Features(FEATURES | {"place": Value("string")})
+BATCH = 1000  # examples that are written at once
 EMPTY = "empty question"  # what evaluation drops, and scores the rest
 CHOSEN = "no answer"  # dropped because version_2_with_negative is false: what was asked for, no problem
 
@@ -53,7 +62,7 @@ class Split:
 
     name: str
     examples: Dataset
-    places: list[str]  # where each example stands
+    places: Sequence[str]  # where each example stands
     read: int
     sources: list[Source] = field(default_factory=list)
     source_index: array = field(default_factory=lambda: array("H"))  # of each example
@@ -74,31 +83,75 @@ def count_problems(problems: Iterable[Problem]) -> collections.Counter:
     return collections.Counter(dict(collections.Counter((p.reason, p.done) for p in problems).most_common()))
 
 
-def check_rows(name: str, rows: Iterable[tuple[int, str, object]], sources: list[str], negatives: bool | None) -> Split:
-    """Turns rows into examples. Training drops what cannot be labelled; evaluation, what cannot be scored.
+def check_rows(
+    name: str,
+    rows: Iterable[tuple[int, str, object]],
+    sources: list[str],
+    negatives: bool | None,
+    cache_dir: str | None = None,
+) -> Split:
+    """Turns rows into examples, on disk. Training drops what cannot be labelled; evaluation, what cannot be scored.
 
     Args:
         rows: each with the index of its source and the place where it stands.
     """
-    training = name == "train"
-    columns: dict[str, list] = {key: [] for key in FEATURES}
     split = Split(name, Dataset.from_dict({}), [], 0, [Source(source) for source in sources])
+    folder = cache_folder(cache_dir, "qa_examples")
+    descriptor, staged = tempfile.mkstemp(prefix=".", suffix=".arrow", dir=folder)
+    os.close(descriptor)
+    hashes, before = array("Q"), []  # of the ids; how many examples stand before each problem
+    try:
+        with ArrowWriter(features=STORED, path=staged, writer_batch_size=BATCH) as writer:
+            for place, example in checked(split, rows, negatives, before):
+                hashes.append(short_hash(example["id"]))
+                writer.write(example | {"place": place})
+            writer.finalize()
+        if not len(hashes):
+            split.examples = Dataset.from_dict({key: [] for key in FEATURES}, features=FEATURES)
+            return split
+        final = folder / f"{table_key(Dataset.from_file(staged).data.table)}.arrow"
+        os.replace(staged, final)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written: {one_line(error)}; free some space, or set --cache_dir"
+        ) from None
+    finally:
+        Path(staged).unlink(missing_ok=True)
+    stored = Dataset.from_file(str(final))
+    split.examples, split.places = stored.select_columns(list(FEATURES)), stored["place"]
+    if name == "train":
+        for row, problem in duplicates(stored, np.frombuffer(hashes, dtype=np.uint64)):
+            before.append(row)
+            split.problems.append(problem)
+        order = sorted(range(len(before)), key=before.__getitem__)
+        split.problems = [split.problems[number] for number in order]
+    return split
+
+
+def checked(
+    split: Split, rows: Iterable[tuple[int, str, object]], negatives: bool | None, before: list[int]
+) -> Iterator[tuple[str, dict]]:
+    """Yields the examples that rows make, each with its place; counts in ``split`` what becomes of the others.
+
+    Args:
+        before: gets for every problem the number of examples before it.
+    """
+    training = split.name == "train"
     seen: dict[str, str] = {}
     for index, place, row in rows:
         split.read += 1
         split.sources[index].read += 1
         try:
             example, findings = check_row(row, training)
-            first = seen.setdefault(example["id"], place)
+            first = place if training else seen.setdefault(example["id"], place)
             if first != place:
-                detail = f"its id {example['id']!r:.60} is that of {first}"
-                if not training:
-                    raise Unusable("duplicate id", f"{detail}: no prediction could tell them apart")
-                findings.append(("duplicate id", detail, "kept"))
+                detail = f"its id {example['id']!r:.60} is that of {first}: no prediction could tell them apart"
+                raise Unusable("duplicate id", detail)
         except Unusable as flaw:
             split.dropped[flaw.reason] += 1
             split.sources[index].dropped += 1
             split.problems.append(Problem(place, id_of(row), flaw.reason, flaw.detail, "dropped"))
+            before.append(len(split.source_index))
             continue
         answered = bool(example["answers"]["text"])
         if training and not answered and negatives is False:
@@ -107,14 +160,31 @@ def check_rows(name: str, rows: Iterable[tuple[int, str, object]], sources: list
             continue
         if findings:
             split.problems += [Problem(place, example["id"], *finding) for finding in findings]
+            before += [len(split.source_index)] * len(findings)
             split.repaired += any(done != "kept" for _, _, done in findings)
         split.unanswerable += not answered
-        split.places.append(place)
         split.source_index.append(index)
-        for key, column in columns.items():
-            column.append(example[key])
-    split.examples = Dataset.from_dict(columns, features=FEATURES)
-    return split
+        yield place, example
+
+
+def short_hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def duplicates(stored: Dataset, hashes: np.ndarray) -> Iterator[tuple[int, Problem]]:
+    """The training examples whose id an earlier one has, which are kept, each with its row.
+
+    Args:
+        hashes: (E,) of the ids, so that only those that may be equal are looked at.
+    """
+    ordered = np.sort(hashes)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    first: dict[str, str] = {}
+    for row in np.flatnonzero(np.isin(hashes, twice)).tolist() if len(twice) else []:
+        key, place = stored[row]["id"], stored[row]["place"]
+        if first.setdefault(key, place) != place:
+            detail = f"its id {key!r:.60} is that of {first[key]}"
+            yield row, Problem(place, key, "duplicate id", detail, "kept")
 
 
 def id_of(row) -> str:
@@ -204,7 +274,7 @@ def read_splits(args: DataArguments, names: tuple[str, ...], seed: int = 42, cac
     splits = {}
     for name in (name for name in ("train", "validation") if name in rows and name in names):
         try:
-            splits[name] = check_rows(name, rows[name], sources[name], args.version_2_with_negative)
+            splits[name] = check_rows(name, rows[name], sources[name], args.version_2_with_negative, cache_dir)
         except UserError as error:
             errors.append(str(error))
     if errors:
@@ -280,7 +350,8 @@ def describe_leak(splits: dict[str, Split]) -> tuple[int, str] | None:
     """How many validation contexts training sees too, and a line that says so; None where there are none."""
     if len(splits) < 2 or not all(len(split.examples) for split in splits.values()):
         return None
-    seen, held = (pc.unique(splits[name].examples.data.column("context")) for name in ("train", "validation"))
-    leaked = pc.sum(pc.is_in(held, value_set=seen)).as_py()
-    line = f"{leaked:,} of {len(held):,} validation contexts are also in training: the scores will flatter"
-    return (leaked, line) if leaked else None
+    held = pc.unique(splits["validation"].examples.data.column("context"))
+    chunks = splits["train"].examples.data.column("context").chunks
+    both = {text for chunk in chunks for text in chunk.filter(pc.is_in(chunk, value_set=held)).to_pylist()}
+    line = f"{len(both):,} of {len(held):,} validation contexts are also in training: the scores will flatter"
+    return (len(both), line) if both else None

@@ -1,12 +1,13 @@
 """Files of questions to rows, each with the place where it stands, whatever the format."""
 
+import codecs
 import csv
 import gzip
 import io
 import itertools
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pyarrow.parquet
 from qa.errors import UserError, one_line
 
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
+BLOCK, ROWS = 1 << 20, 1000  # bytes and rows that are read at once
 HEAD = 1024  # bytes that tell an error page or a pointer from data
 
 
@@ -38,7 +40,11 @@ def read_file(path: str) -> Iterator[tuple[str, object]]:
     if suffix == ".parquet":
         yield from read_parquet(path)
     elif suffix == ".csv":
-        yield from read_csv(path, read_text(path))
+        with open_text(path, newline="") as file:
+            yield from read_csv(path, file)
+    elif suffix == ".jsonl" and holds_rows(path):
+        with open_text(path, newline="\n") as file:
+            yield from (item for place, row in read_lines(path, file) for item in read_item(place, row))
     else:
         yield from read_json(path, read_text(path), suffix == ".jsonl")
 
@@ -66,17 +72,60 @@ def read_text(path: str) -> str:
             raw = gzip.decompress(raw)
             refuse_stand_in(path, raw[:HEAD])
         return raw.decode("utf-8-sig")
-    except EOFError:
-        raise UserError(f"{path}: the gzip file is truncated; download it again") from None
     except UnicodeDecodeError as error:
-        kind = "UTF-16, not UTF-8" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else f"not UTF-8 at byte {error.start}"
-        if raw[:2] == b"\x1f\x8b":
-            raise UserError(f"{path}: gzip data; let its name end in .gz") from None
-        raise UserError(f"{path}: {kind}; save it as UTF-8") from None
-    except gzip.BadGzipFile:
-        raise UserError(f"{path}: not gzip data; take the .gz off its name") from None
-    except (OSError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
+        raise not_utf8(path, raw, error.start) from None
+    except (EOFError, OSError, zlib.error) as error:
+        raise cut_off(path, error) from None
+
+
+def open_text(path: str, newline: str) -> io.TextIOBase:
+    """The same as a stream, for what does not fit in memory; read once to its end first, so that it can be read."""
+    require_file(path)
+    decoder, done = codecs.getincrementaldecoder("utf-8-sig")(), 0
+    try:
+        with open(path, "rb") as file:
+            refuse_stand_in(path, file.read(HEAD))
+        opener = gzip.open if path.endswith(".gz") else open
+        with opener(path, "rb") as file:
+            head = file.read(HEAD)
+            refuse_stand_in(path, head)
+            for raw in itertools.chain([head], iter(lambda: file.read(BLOCK), b"")):
+                pending = len(decoder.getstate()[0])
+                try:
+                    decoder.decode(raw)
+                except UnicodeDecodeError as error:
+                    raise not_utf8(path, head, done - pending + error.start) from None
+                done += len(raw)
+        if decoder.getstate()[0]:
+            raise not_utf8(path, head, done - len(decoder.getstate()[0]))
+    except (EOFError, OSError, zlib.error) as error:
+        raise cut_off(path, error) from None
+    return opener(path, "rt", encoding="utf-8-sig", newline=newline)
+
+
+def not_utf8(path: str, head: bytes, byte: int) -> UserError:
+    if head[:2] == b"\x1f\x8b":
+        return UserError(f"{path}: gzip data; let its name end in .gz")
+    kind = "UTF-16, not UTF-8" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else f"not UTF-8 at byte {byte}"
+    return UserError(f"{path}: {kind}; save it as UTF-8")
+
+
+def cut_off(path: str, error: Exception) -> UserError:
+    if isinstance(error, EOFError):
+        return UserError(f"{path}: the gzip file is truncated; download it again")
+    if isinstance(error, gzip.BadGzipFile) and "Not a gzipped" in str(error):
+        return UserError(f"{path}: not gzip data; take the .gz off its name")
+    return UserError(f"{path}: cannot be read: {one_line(error)}")
+
+
+def holds_rows(path: str) -> bool:
+    """Whether the first line of a file is a row by itself, so that the others can be read one by one."""
+    with open_text(path, newline="\n") as file:
+        try:
+            row = parse_json(next((line for line in file if line.strip()), ""))
+        except ValueError:
+            return False
+    return isinstance(row, dict) and "data" not in row
 
 
 def read_parquet(path: str) -> Iterator[tuple[str, dict]]:
@@ -84,21 +133,23 @@ def read_parquet(path: str) -> Iterator[tuple[str, dict]]:
     try:
         with open(path, "rb") as file:
             refuse_stand_in(path, file.read(HEAD))
-        table = pyarrow.parquet.read_table(path)
-        table.validate(full=True)
-        rows = table.to_pylist()
-    except UserError:
+        number = 0
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=ROWS):
+                batch.validate(full=True)
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}, row {number}", row
+    except (UserError, GeneratorExit):
         raise
     except Exception as error:  # what a damaged file makes of sizes, types and text
         raise UserError(f"{path}: not a Parquet file, or a damaged one: {one_line(error)}") from None
-    for number, row in enumerate(rows, 1):
-        yield f"{path}, row {number}", row
 
 
-def read_csv(path: str, text: str) -> Iterator[tuple[str, object]]:
+def read_csv(path: str, file: Iterable[str]) -> Iterator[tuple[str, object]]:
     """Rows of a CSV file with a header; strict, as a stray quote would swallow the rows after it."""
     csv.field_size_limit(1 << 30)
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.DictReader(file, strict=True)
     try:
         names = reader.fieldnames or []
         if len(set(names)) < len(names):
@@ -140,7 +191,7 @@ def read_json(path: str, text: str, by_line: bool = False) -> Iterator[tuple[str
     try:
         root = parse_json(text)
     except ValueError as error:
-        lines = read_lines(path, text)
+        lines = read_lines(path, text.split("\n"))
         head = list(itertools.islice(lines, None if by_line else 1))
         if any(isinstance(row, dict) and "data" not in row for _, row in head):
             for place, row in itertools.chain(head, lines):
@@ -158,8 +209,8 @@ def read_json(path: str, text: str, by_line: bool = False) -> Iterator[tuple[str
         yield from read_item(f"{path}, {'article' if nested else 'row'} {number}", item)
 
 
-def read_lines(path: str, text: str) -> Iterator[tuple[str, object]]:
-    for number, line in enumerate(text.split("\n"), 1):
+def read_lines(path: str, lines: Iterable[str]) -> Iterator[tuple[str, object]]:
+    for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 row = parse_json(line)

@@ -2,6 +2,7 @@
 
 import collections
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from datasets import Dataset
@@ -12,7 +13,7 @@ from qa.data import CHOSEN, Split, count_problems
 from qa.errors import UserError
 from qa.evaluation import Evaluator
 from qa.squad_metric import f1_score
-from qa.windows import WindowArrays, first_answer
+from qa.windows import WindowArrays, column, first_answer
 
 LOWEST_LABEL_F1 = 95.0
 
@@ -42,9 +43,9 @@ def why_unreachable(answers: dict, windows: WindowArrays, rows: np.ndarray) -> s
     return "beyond the last window" if begin >= last else "no token covers it"
 
 
-def outside(windows: WindowArrays, lost: dict[int, str]) -> np.ndarray:
+def outside(example_index: np.ndarray, lost: dict[int, str]) -> np.ndarray:
     """(W,) whether a window's example is not among the ``lost`` ones."""
-    return ~np.isin(windows.example_index, list(lost))
+    return ~np.isin(example_index, list(lost))
 
 
 def dropped_because(split: Split, lost: dict[int, str]) -> collections.Counter:
@@ -54,9 +55,8 @@ def dropped_because(split: Split, lost: dict[int, str]) -> collections.Counter:
 
 def lost_problems(split: Split, lost: dict[int, str]) -> list[Problem]:
     """The ``lost`` examples of a training split as problems."""
-    ids = split.examples["id"][:] if lost else []
     return [
-        Problem(split.places[row], ids[row], f"answer {why}", f"its answer: {why}", "dropped")
+        Problem(split.places[row], split.examples[row]["id"], f"answer {why}", f"its answer: {why}", "dropped")
         for row, why in lost.items()
     ]
 
@@ -120,13 +120,11 @@ def describe(split: Split, windows: int, lost: dict[int, str], negatives: bool) 
     return "\n".join(lines)
 
 
-def label_f1(examples: Dataset, windows: WindowArrays) -> float:
-    """Mean F1 in percent of the labels, decoded back to text, against the answers they stand for."""
+def label_f1(examples: Dataset, windows: WindowArrays) -> np.ndarray:
+    """Sum of the F1 of the labels, decoded back to text, against the answers they stand for; and how many they are."""
     rows = np.flatnonzero(windows.labelled)
     _, first = np.unique(windows.example_index[rows], return_index=True)
     rows = rows[first]
-    if not len(rows):
-        return 100.0
     tokens = windows.tokens[rows] - windows.context_start[rows]
     begin = windows.offset_mapping[tokens + windows.start_positions[rows], 0]
     end = windows.offset_mapping[tokens + windows.end_positions[rows], 1]
@@ -135,18 +133,55 @@ def label_f1(examples: Dataset, windows: WindowArrays) -> float:
     for index, start, stop in zip(windows.example_index[rows].tolist(), begin.tolist(), end.tolist(), strict=True):
         decoded, gold = contexts[index][start:stop], answers[index]["text"][0]
         total += 1.0 if decoded == gold else f1_score(decoded, gold)
-    return 100.0 * total / len(rows)
+    return np.array([total, len(rows)])
 
 
-def check_labels(name: str, examples: Dataset, windows: WindowArrays) -> float:
-    """The labels' F1; raises UserError where it is so low that the offsets must be wrong."""
-    reached = label_f1(examples, windows)
+@dataclass
+class Overview:
+    """What the windows of a split hold, looked at part by part.
+
+    Attributes:
+        label_f1: mean in percent of the labels, decoded back to text. lost: as ``unreachable`` says.
+        ceiling: EM and F1 of perfect logits, if they were asked for.
+    """
+
+    label_f1: float
+    lost: dict[int, str]
+    ceiling: dict[str, float]
+
+    @classmethod
+    def of(cls, examples: Dataset, windows: Dataset, args: DataArguments | None = None) -> "Overview":
+        """With ``args`` the ceiling too."""
+        labels, lost, ceilings = np.zeros(2), {}, []
+        for first, part, arrays in WindowArrays.parts(examples, windows):
+            labels += label_f1(part, arrays)
+            lost |= {first + row: why for row, why in unreachable(part, arrays).items()}
+            if args:
+                ceilings.append((len(part), Evaluator(part, arrays, args).ceiling()))
+        return cls(100.0 * labels[0] / labels[1] if labels[1] else 100.0, lost, mean_scores(ceilings))
+
+
+def mean_scores(parts: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """The scores over all questions from those over parts of them, each with its number of questions."""
+    if len(parts) < 2:
+        return parts[0][1] if parts else {}
+    sums, counts = collections.Counter(), collections.Counter()
+    for size, scores in parts:
+        for name, value in scores.items():
+            kind = name.split("_")[0]
+            count = scores.get(f"{kind}_total", size)
+            sums[name] += value if name.endswith("total") else value * count
+            counts[name] += 1 if name.endswith("total") else count
+    return {name: total if name.endswith("total") else total / counts[name] for name, total in sums.items()}
+
+
+def check_labels(name: str, reached: float) -> None:
+    """Raises UserError where the labels' F1 is so low that the offsets must be wrong."""
     if reached < LOWEST_LABEL_F1:
         raise UserError(
             f"the labels of the {name} split, decoded back to text, reach F1 {reached:.1f} against their own answers"
             f" (at least {LOWEST_LABEL_F1:.0f} expected): this tokenizer's offsets are wrong; use another tokenizer"
         )
-    return reached
 
 
 def count_questions(split: Split, unused: dict[int, str]) -> dict:
@@ -168,25 +203,22 @@ def count_questions(split: Split, unused: dict[int, str]) -> dict:
     } | ({"sources": sources} if sources else {})
 
 
-def summarize(
-    split: Split, unused: dict[int, str], lost: dict[int, str], features: Dataset, evaluator: Evaluator
-) -> dict:
+def summarize(split: Split, unused: dict[int, str], overview: Overview, windows: Dataset) -> dict:
     """The figures of one split for ``summary.json``.
 
     Args:
-        lost: what ``unreachable`` says of the split. unused: those of them that are not used, for training all.
+        unused: those of ``overview.lost`` that are not used, for training all.
     """
-    windows = evaluator.windows
-    cut = np.unique(windows.example_index[np.asarray(features["question_cut"][:])])
+    index, length = column(windows, "example_index"), column(windows, "length")
     return count_questions(split, unused) | {
-        "features": int(outside(windows, unused).sum()),
-        "questions_cut": len(cut),
+        "features": int(outside(index, unused).sum()),
+        "questions_cut": len(np.unique(index[column(windows, "question_cut")])),
         "window_length": {
-            "mean": round(float(windows.length.mean()), 2),
-            "p95": int(np.percentile(windows.length, 95)),
-            "max": int(windows.length.max()),
+            "mean": round(float(length.mean()), 2),
+            "p95": int(np.percentile(length, 95)),
+            "max": int(length.max()),
         },
-        "answers_out_of_reach": dict(collections.Counter(lost.values())),
-        "label_f1": round(label_f1(split.examples, windows), 4),
-        "ceiling": evaluator.ceiling(),
+        "answers_out_of_reach": dict(collections.Counter(overview.lost.values())),
+        "label_f1": round(overview.label_f1, 4),
+        "ceiling": overview.ceiling,
     }

@@ -25,7 +25,9 @@ from qa.safeguards import FailureWatch, SmallerSteps, check_weights
 from qa.settings import SETTINGS
 from qa.spans import Candidates, best_tokens_on_device
 from qa.speed import prepare_model
+from qa.windows import column
 
+CHUNK = 1 << 16  # numbers of windows that are Python objects at once
 MEGABATCH = 64  # batches among which windows of one length are sought: enough to pad little, few enough to stay random
 
 
@@ -80,7 +82,9 @@ class LengthGroupedSampler(Sampler):
         order = np.concatenate([group[np.argsort(self.lengths[group], kind="stable")] for group in groups])
         full = len(order) // self.batch_size * self.batch_size
         batches = random.permutation(order[:full].reshape(-1, self.batch_size))
-        yield from np.concatenate([batches.reshape(-1), order[full:]]).tolist()
+        for part in (batches.reshape(-1), order[full:]):
+            for begin in range(0, len(part), CHUNK):
+                yield from part[begin : begin + CHUNK].tolist()
 
 
 class FixedOrder(Sampler):
@@ -193,7 +197,7 @@ class QATrainer(SmallerSteps, Trainer):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         size = self.group_size or self.args.train_batch_size
-        return LengthGroupedSampler(self.train_dataset["length"][:], size, seed)
+        return LengthGroupedSampler(column(self.train_dataset, "length"), size, seed)
 
     def _get_eval_sampler(self, eval_dataset):
         return FixedOrder(by_length(self.evaluator.windows.length))

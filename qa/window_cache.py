@@ -1,6 +1,7 @@
 """Windows on disk: made once, found again by what they are made of."""
 
 import hashlib
+import io
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -23,11 +24,42 @@ def content_key(examples: Dataset, tokenizer: PreTrainedTokenizerBase, settings:
     backend.pop("truncation"), backend.pop("padding")  # state left by the last call, not part of the tokenizer
     digest = hashlib.sha256(Path(windows.__file__).read_bytes())
     digest.update(json.dumps([backend, tokenizer.padding_side, asdict(settings), tokenizers.__version__]).encode())
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, examples.data.table.schema.remove_metadata()) as writer:
-        writer.write_table(examples.data.table.replace_schema_metadata(None))
-    digest.update(sink.getvalue())
+    digest.update(table_key(examples.data.table).encode())
     return digest.hexdigest()[:32]
+
+
+class Digest(io.RawIOBase):
+    """A file that keeps of what is written only its SHA-256."""
+
+    def __init__(self):
+        self.sha256 = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data) -> int:
+        self.sha256.update(data)
+        return len(data)
+
+
+def table_key(table: pa.Table) -> str:
+    """Names a table by its content, which is never in memory as a whole; the column ``place`` does not count."""
+    table, sink = table.select([name for name in table.column_names if name != "place"]), Digest()
+    table = table.replace_schema_metadata(None)
+    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), table.schema) as writer:
+        for batch in table.to_batches():
+            writer.write_batch(batch)
+    return sink.sha256.hexdigest()
+
+
+def cache_folder(cache_dir: str | None, name: str) -> Path:
+    """Raises UserError where the folder cannot be made."""
+    folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}; set --cache_dir to another folder") from None
+    return folder
 
 
 def load_windows(
@@ -39,11 +71,7 @@ def load_windows(
     """
     settings = windows.WindowSettings.of(args)
     key = content_key(examples, tokenizer, settings)
-    folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser() / "qa_windows"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}; set --cache_dir to another folder") from None
+    folder = cache_folder(cache_dir, "qa_windows")
     with FileLock(folder / f"{key}.lock"):
         return examples.with_format(None).map(
             windows.make_windows,

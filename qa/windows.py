@@ -6,7 +6,7 @@ that share a character with the answer, or the CLS token twice where the answer 
 (Devlin et al. 2018, section 4.2; the same windows as Hugging Face's ``run_qa.py``).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,14 @@ FEATURES = Features(
     }
 )
 WHITE_SPACE = np.array([chr(code).isspace() for code in range(0x3002)])  # the highest one is U+3000
+
+
+PART = 5_000  # examples whose windows are looked at together
+
+
+def column(windows: Dataset, name: str) -> np.ndarray:
+    """(W,) a column of numbers, without a Python object for each."""
+    return windows.with_format("numpy")[name][:] if windows._indices is not None else windows.data[name].to_numpy()
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,20 @@ class WindowArrays:
 
     def __len__(self) -> int:
         return len(self.length)
+
+    @classmethod
+    def parts(cls, examples: Dataset, windows: Dataset) -> Iterator[tuple[int, Dataset, "WindowArrays"]]:
+        """Yields the examples ``PART`` at a time with their windows, and the first one's row: no more is in memory.
+
+        ``example_index`` counts from the first example of the part.
+        """
+        index = column(windows, "example_index")
+        for first in range(0, len(examples), PART):
+            last = min(first + PART, len(examples))
+            begin, end = np.searchsorted(index, (first, last)).tolist()
+            arrays = cls.of(windows.select(range(begin, end)))
+            arrays.example_index = arrays.example_index - first
+            yield first, examples.select(range(first, last)), arrays
 
     @property
     def labelled(self) -> np.ndarray:

@@ -190,3 +190,56 @@ def test_the_card_lists_all_datasets(tmp_path):
     assert (result.dataset_type, result.dataset_name, result.dataset_config) == ("rajpurkar/squad", "SQuAD 1.1", None)
     assert "https://huggingface.co/datasets/UCLNLP/adversarial_qa" in card.text
     assert "fine-tuned on SQuAD 1.1 and UCLNLP/adversarial_qa" in card.text
+
+
+def test_parts_of_a_split_give_the_figures_of_the_whole(three, tiny_model, tmp_path, monkeypatch):
+    """Questions and windows are looked at part by part, so that they need not fit in memory."""
+    from transformers import AutoTokenizer
+
+    from qa import windows
+    from qa.summary import Overview
+    from qa.window_cache import load_windows
+
+    lengths = {"max_seq_length": 11, "doc_stride": 0, "max_query_length": 3, "first_window_only": True}
+    args = DataArguments(train_file=three[1:], **lengths)
+    split = load_splits(args, ("train",), cache_dir=str(tmp_path))["train"]
+    features = load_windows(split.examples, AutoTokenizer.from_pretrained(tiny_model), args, str(tmp_path), "train")
+    whole = Overview.of(split.examples, features, args)
+    monkeypatch.setattr(windows, "PART", 5)
+    parts = Overview.of(split.examples, features, args)
+    assert parts.lost == whole.lost and len(whole.lost) > 0 and parts.label_f1 == pytest.approx(whole.label_f1)
+    for name in ("exact", "f1", "total", "HasAns_exact", "HasAns_f1", "HasAns_total", "NoAns_f1", "NoAns_total"):
+        assert parts.ceiling[name] == pytest.approx(whole.ceiling[name]), name
+
+
+def test_files_are_read_piece_by_piece(tmp_path, monkeypatch):
+    """JSON lines, CSV and Parquet longer than what is read at once, and an error far from the beginning."""
+    from qa import reading
+
+    monkeypatch.setattr(reading, "BLOCK", 7)
+    monkeypatch.setattr(reading, "ROWS", 3)
+    rows = [question(f"é{number}") for number in range(40)]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8-sig")
+    Dataset.from_list(rows).to_parquet(tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.parquet"):
+        read_rows = [row for _, row in reading.read_file(str(tmp_path / name))]
+        assert read_rows == rows
+    places = [place for place, _ in reading.read_file(str(tmp_path / "a.jsonl"))]
+    assert places[-1].endswith("a.jsonl, line 40")
+    torn = "\n".join(lines).encode()
+    at = torn.index("é39".encode()) + 1
+    (tmp_path / "torn.jsonl").write_bytes(torn[:at] + torn[at + 1 :])
+    with pytest.raises(UserError, match=f"not UTF-8 at byte {at - 1}; save it as UTF-8"):
+        list(reading.read_file(str(tmp_path / "torn.jsonl")))
+
+
+def test_ids_that_stand_twice_are_found_without_keeping_them(tmp_path):
+    rows = [question(key) for key in ("a", "b", "a", "c", "a", "b")]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    split = read_splits(DataArguments(train_file=str(tmp_path / "a.jsonl")), ("train",), cache_dir=str(tmp_path))[
+        "train"
+    ]
+    found = [(problem.place.split()[-1], problem.detail.split()[-1]) for problem in split.problems]
+    assert found == [("3", "1"), ("5", "1"), ("6", "2")], "line, and the line that has the id first"
+    assert {problem.done for problem in split.problems} == {"kept"}
