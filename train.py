@@ -88,7 +88,6 @@ def full_path(name: str | list | None) -> str | list | None:
 
 def train(trainer: QATrainer, start: Path | None) -> TrainOutput:
     """Trains; what stops it and can be mended becomes one line."""
-    args = trainer.args
     try:
         return trainer.train(resume_from_checkpoint=str(start) if start else None)
     except torch.OutOfMemoryError:

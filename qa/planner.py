@@ -14,6 +14,7 @@ from transformers import PretrainedConfig
 
 from qa import checkpoints, memory
 from qa.arguments import TrainingOptions
+from qa.distributed import divide
 from qa.errors import UserError, one_line, say
 from qa.memory import GIB, Memory
 from qa.output import table
@@ -114,8 +115,7 @@ def epoch_of(lengths: np.ndarray, args: TrainingOptions, pad_to: int | None) -> 
         order = np.random.default_rng(seed).permutation(len(lengths))
     rows = [lengths[order[begin : begin + batch]] for begin in range(0, len(order), batch)]
     padded = [(pad_to or row.max()) * len(row) for row in rows]
-    batches = math.ceil(len(padded) / args.world_size)
-    return sum(padded) / lengths.sum() - 1, math.ceil(batches / args.gradient_accumulation_steps)
+    return sum(padded) / lengths.sum() - 1, math.ceil(len(padded) / args.gradient_accumulation_steps)
 
 
 def choose(
@@ -199,7 +199,7 @@ def make_plan(
                 gradient_accumulation_steps=effective // fits[0],
                 activation_checkpointing=fits[1],
             )
-        step = training(args.per_device_train_batch_size, bool(args.activation_checkpointing))
+        step = training(shared(args)[0], bool(args.activation_checkpointing))
         evaluation = evaluating(args.per_device_eval_batch_size)
         while usable and evaluation.total > usable and args.per_device_eval_batch_size > 1:
             args = dataclasses.replace(args, per_device_eval_batch_size=args.per_device_eval_batch_size // 2)
@@ -219,8 +219,8 @@ def make_plan(
         padding=padding,
         epochs=args.num_train_epochs if args.max_steps <= 0 else args.max_steps / steps,
         steps=args.max_steps if args.max_steps > 0 else math.ceil(steps * args.num_train_epochs),
-        batch=args.per_device_train_batch_size,
-        accumulation=args.gradient_accumulation_steps,
+        batch=shared(args)[0],
+        accumulation=shared(args)[1],
         devices=args.world_size,
         recompute=bool(args.activation_checkpointing),
         length=length,
@@ -230,6 +230,11 @@ def make_plan(
         evaluation_batch=args.per_device_eval_batch_size,
         usable=usable,
     )
+
+
+def shared(args: TrainingOptions) -> tuple[int, int]:
+    """Windows at once and accumulation of each device, of a step that is shared by all."""
+    return divide(args.per_device_train_batch_size, args.gradient_accumulation_steps, args.world_size)
 
 
 def raise_too_large(training: Callable[[int, bool], Memory], args: TrainingOptions, length: int, usable: float) -> None:
