@@ -230,7 +230,8 @@ def main() -> None:
         default_config=REPOSITORY / "config.yaml",
         description=__doc__,
     )
-    check_folder(args)
+    if not args.plan:
+        check_folder(args)
     precision, args = wanted_precision(args, bf16_supported()), fit_to_device(args)
     if args.push_to_hub:
         once(lambda: hub.check_before(hub.Target.of(args)))
