@@ -203,9 +203,10 @@ def main() -> None:
         default_config=REPOSITORY / "config.yaml",
         description=__doc__,
     )
-    check_folder(args)
+    if not args.plan:
+        check_folder(args)
     precision, args = wanted_precision(args, bf16_supported()), fit_to_device(args)
-    if args.push_to_hub:
+    if args.push_to_hub and not args.plan:
         hub.check_before(hub.Target.of(args))
     if data_args.demo_dir:
         write_demo(data_args.demo_dir)
