@@ -233,7 +233,7 @@ def main() -> None:
     if not args.plan:
         check_folder(args)
     precision, args = wanted_precision(args, bf16_supported()), fit_to_device(args)
-    if args.push_to_hub:
+    if args.push_to_hub and not args.plan:
         once(lambda: hub.check_before(hub.Target.of(args)))
     with args.main_process_first():
         if data_args.demo_dir and args.local_process_index == 0:

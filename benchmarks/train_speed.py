@@ -128,7 +128,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def now(device: torch.device) -> float:
-    """Seconds on the clock; on a CPU those that this process had for each thread, without those it waited for others."""
+    """Seconds on the clock; on a CPU those that this process had for each thread, without waiting for others."""
     if device.type == "cpu":
         return time.process_time() / torch.get_num_threads()
     torch.cuda.synchronize()

@@ -257,7 +257,7 @@ def plan_run(
     if args.process_index:
         return args
     print(plan.full() if args.plan else plan.brief())
-    if args.gpu_memory_gb == "auto" and plan.usable is None:
+    if args.gpu_memory_gb == "auto" and args.device.type != "cuda":
         print("no GPU found: gpu_memory_gb: auto keeps the batch as it is; give a number to plan for a GPU")
     if args.device.type == "cuda" and plan.usable is None and plan.step is not None:
         size = torch.cuda.get_device_properties(args.device).total_memory

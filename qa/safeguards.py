@@ -54,7 +54,8 @@ def failed(reason: str, state: TrainerState, args: TrainingArguments) -> UserErr
 def check_weights(model: nn.Module, state: TrainerState, args: TrainingArguments) -> None:
     """Raises UserError for weights that are not finite: they are never saved over good ones."""
     for name, weight in model.named_parameters():
-        if not torch.isfinite(weight).all():
+        own = weight.to_local() if hasattr(weight, "to_local") else weight  # of a model spread over several GPUs
+        if not torch.isfinite(own).all():
             raise failed(f"{name} holds NaN or infinity at step {state.global_step}", state, args)
 
 

@@ -269,3 +269,21 @@ def test_activation_checkpointing_is_an_option_of_the_command(tiny_data, tiny_mo
         torch.testing.assert_close(weight, theirs[name], rtol=0, atol=1e-4)
     configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("small", "plain")]
     assert configs[0] == configs[1] and configs[0]["hidden_act"] == "gelu_new"
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs(tiny_data, tiny_model, tmp_path, monkeypatch, capsys):
+    import datasets
+
+    from benchmarks import train_speed
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    argv = ["--model_dir", tiny_model, "--validation_file", tiny_data / "dev.json.gz", "--output_dir", tmp_path / "out"]
+    monkeypatch.setattr("sys.argv", ["train_speed.py", *map(str, argv), "--rounds", "2"])
+    train_speed.main()
+    results = read(tmp_path / "out/results.json")
+    rows = {row["name"]: row for row in results["variants"]}
+    assert rows["baseline"]["speedup"] == 1 and rows["all together"]["speedup"] == results["speedup"] > 1
+    assert all(row["examples_per_second"] > 0 and row["rounds"] == 2 for row in rows.values())
+    assert rows["fused gelu"]["planned_gib"] < rows["baseline"]["planned_gib"]
+    assert "| all together |" in capsys.readouterr().out
