@@ -9,11 +9,10 @@ import collections
 import hashlib
 import itertools
 import os
-import tempfile
+import uuid
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
@@ -97,11 +96,10 @@ def check_rows(
     """
     split = Split(name, Dataset.from_dict({}), [], 0, [Source(source) for source in sources])
     folder = cache_folder(cache_dir, "qa_examples")
-    descriptor, staged = tempfile.mkstemp(prefix=".", suffix=".arrow", dir=folder)
-    os.close(descriptor)
+    staged = folder / f".{uuid.uuid4().hex}.arrow"
     hashes, before = array("Q"), []  # of the ids; how many examples stand before each problem
     try:
-        with ArrowWriter(features=STORED, path=staged, writer_batch_size=BATCH) as writer:
+        with ArrowWriter(features=STORED, path=str(staged), writer_batch_size=BATCH) as writer:
             for place, example in checked(split, rows, negatives, before):
                 hashes.append(short_hash(example["id"]))
                 writer.write(example | {"place": place})
@@ -109,14 +107,14 @@ def check_rows(
         if not len(hashes):
             split.examples = Dataset.from_dict({key: [] for key in FEATURES}, features=FEATURES)
             return split
-        final = folder / f"{table_key(Dataset.from_file(staged).data.table)}.arrow"
+        final = folder / f"{table_key(Dataset.from_file(str(staged)).data.table)}.arrow"
         os.replace(staged, final)
     except OSError as error:
         raise UserError(
             f"{folder}: cannot be written: {one_line(error)}; free some space, or set --cache_dir"
         ) from None
     finally:
-        Path(staged).unlink(missing_ok=True)
+        staged.unlink(missing_ok=True)
     stored = Dataset.from_file(str(final))
     split.examples, split.places = stored.select_columns(list(FEATURES)), stored["place"]
     if name == "train":

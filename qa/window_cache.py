@@ -43,9 +43,8 @@ class Digest(io.RawIOBase):
 
 
 def table_key(table: pa.Table) -> str:
-    """Names a table by its content, which is never in memory as a whole; the column ``place`` does not count."""
-    table, sink = table.select([name for name in table.column_names if name != "place"]), Digest()
-    table = table.replace_schema_metadata(None)
+    """Names a table by its content, which is never in memory as a whole."""
+    table, sink = table.replace_schema_metadata(None), Digest()
     with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), table.schema) as writer:
         for batch in table.to_batches():
             writer.write_batch(batch)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 
 import pytest
@@ -12,7 +14,7 @@ from test_end_to_end import SMALL, read, run
 
 import preprocess
 import train
-from qa.arguments import DataArguments, ModelArguments, TrainingOptions, as_settings
+from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, as_settings
 from qa.card import make_card, record_run
 from qa.data import load_splits, read_splits
 from qa.errors import UserError
@@ -243,3 +245,11 @@ def test_ids_that_stand_twice_are_found_without_keeping_them(tmp_path):
     found = [(problem.place.split()[-1], problem.detail.split()[-1]) for problem in split.problems]
     assert found == [("3", "1"), ("5", "1"), ("6", "2")], "line, and the line that has the id first"
     assert {problem.done for problem in split.problems} == {"kept"}
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_questions(tmp_path):
+    command = [sys.executable, REPOSITORY / "benchmarks/big_data.py", 6_000, 30_000, "--folder", tmp_path]
+    done = subprocess.run([str(item) for item in command], capture_output=True, text=True, check=True)
+    peaks = [float(line.split()[2]) for line in done.stdout.splitlines()[1:]]
+    assert len(peaks) == 2 and peaks[1] - peaks[0] < 40, done.stdout
