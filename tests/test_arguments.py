@@ -122,7 +122,9 @@ def test_settings_saved_with_a_model_leave_the_run_behind(tmp_path):
     assert data.max_seq_length == 100 and model.model_name_or_path is None
 
 
-@pytest.mark.parametrize("path", ["config.yaml", *(f"configs/{p.name}" for p in (REPOSITORY / "configs").glob("*"))])
+@pytest.mark.parametrize(
+    "path", ["config.yaml", *(f"configs/{p.name}" for p in (REPOSITORY / "configs").glob("*.yaml"))]
+)
 def test_every_recipe_is_read(path):
     model, data, training = parse_arguments(ALL, ["--config", str(REPOSITORY / path)])
     assert training.load_best_model_at_end and training.metric_for_best_model == "f1" and not training.push_to_hub

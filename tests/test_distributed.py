@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.data_loader import BatchSamplerShard
 from safetensors.torch import load_file
 from test_end_to_end import SMALL, read, run
@@ -227,3 +228,11 @@ def test_every_step_takes_the_windows_that_one_process_takes(processes):
         assert sorted(taken) == sorted(order[48 * step : 48 * (step + 1)])
     padded = sum(lengths[few].max() * len(few) for part in parts for few in part)
     assert padded / lengths.sum() < 1.1, "windows of one batch have about one length on every process"
+
+
+@pytest.mark.parametrize("name", ["one_host", "two_hosts", "fsdp_xxlarge"])
+def test_accelerate_reads_the_launches(name):
+    path = REPOSITORY / f"configs/accelerate/{name}.yaml"
+    config = load_config_from_file(str(path))
+    assert config.num_machines == (2 if name == "two_hosts" else 1)
+    assert f"accelerate launch --config_file configs/accelerate/{name}.yaml" in path.read_text()
