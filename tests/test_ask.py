@@ -47,7 +47,6 @@ def test_one_answer_and_several(answerer):
     assert answer.keys() == {"score", "start", "end", "answer"} and answer["score"] > 0
     several = answerer(question=QUESTIONS[0], context=CONTEXT, top_k=5)
     assert len(several) == 5 == len({item["answer"].lower() for item in several})
-    assert answer["answer"] in [item["answer"] for item in several]
     assert [item["score"] for item in several] == sorted((item["score"] for item in several), reverse=True)
     assert all(CONTEXT[item["start"] : item["end"]] == item["answer"] != "" for item in several)
 
@@ -321,7 +320,7 @@ def test_a_file_of_questions(trained, answerer, tmp_path, capsys, monkeypatch):
     (line,) = map(json.loads, output.read_text(encoding="utf-8").splitlines())
     assert line["id"] == "q0" and len(line["answers"]) == 2
     for content, message in (
-        ('{"question": "Who?"}', "row 1: has no `context`; give it there"),
+        ('{"question": "Who?"}', "line 1: has no `context`; give it there"),
         ('{"question": " "}', "no `question`"),
     ):
         source.write_text(content)
