@@ -20,6 +20,7 @@ from qa.errors import UserError, one_line
 STAGING, MANIFEST, FINISHED = ".saving", "files.json", "train_results.json"
 LOCK = ".lock"  # in the folder of every run
 NEEDED = "trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt"
+SHARDED = {"optimizer.pt": "optimizer.bin"}  # what FSDP calls it
 REGULAR, RECOVERY = "checkpoint", "recovery"
 
 
@@ -73,7 +74,8 @@ def seal(staged: Path, final: Path, windows: str) -> None:
 
 def damage(folder: Path) -> str | None:
     """Why a checkpoint cannot be trusted, None where it is whole."""
-    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    found = {name: name if (folder / name).is_file() else SHARDED.get(name, name) for name in NEEDED}
+    missing = [name for name, file in found.items() if not (folder / file).is_file()]
     if missing:
         return f"it has no {missing[0]}"
     try:
@@ -90,7 +92,7 @@ def damage(folder: Path) -> str | None:
             if not weights.keys():
                 return "model.safetensors holds no weights"
         for name in ("optimizer.pt", "scheduler.pt"):
-            if not torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True):
+            if not torch.load(folder / found[name], map_location="cpu", weights_only=True, mmap=True):
                 return f"{name} is empty"
     except Exception as error:  # whatever a torn file makes the readers say
         return f"it cannot be read: {one_line(error)}"

@@ -253,6 +253,16 @@ def test_damage_is_recognised(whole, tmp_path, name, harm):
         assert checkpoints.damage(folder), "without the list of files too"
 
 
+def test_the_optimizer_of_sharded_training_has_another_name(whole, tmp_path):
+    folder = tmp_path / "checkpoint-15"
+    shutil.copytree(last_checkpoint(whole[0]), folder)
+    (folder / checkpoints.MANIFEST).unlink()
+    (folder / "optimizer.pt").rename(folder / "optimizer.bin")
+    assert checkpoints.damage(folder) is None
+    truncate(folder / "optimizer.bin")
+    assert "cannot be read" in checkpoints.damage(folder)
+
+
 def test_a_damaged_checkpoint_is_named_and_passed_over(interrupted, whole, capsys):
     reference, argv = whole
     truncate(interrupted / "recovery-12/optimizer.pt")
