@@ -14,6 +14,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from qa.arguments import REPOSITORY, TrainingOptions
+from qa.checks import as_list
 from qa.errors import UserError
 from qa.settings import HYPERPARAMETERS, PUBLISHED, SETTINGS
 
@@ -55,10 +56,6 @@ def hub_name(name: str | None) -> str | None:
 def hub_names(names: str | list | None) -> str | list | None:
     """One name or several if all are on the Hub, else None."""
     return names if names and all(hub_name(name) for name in as_list(names)) else None
-
-
-def as_list(value) -> list:
-    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def is_place(text: str) -> bool:

@@ -147,7 +147,7 @@ class QuestionWindows:
         return {"input_ids": ids, "token_type_ids": np.concatenate([before, kinds[0], between, kinds[1], after])}
 
     def arrays(self) -> WindowArrays:
-        """The windows as ``find_spans`` takes them, all of example 0, without labels."""
+        """The windows as ``search`` takes them, all of example 0, without labels."""
         none = np.zeros(len(self), dtype=np.int64)
         parts = [self.document.offsets[b : b + c] for b, c in zip(self.begin, self.count, strict=True)]
         return WindowArrays(

@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from qa.arguments import DataArguments
 from qa.documents import QuestionWindows
 from qa.errors import UserError
-from qa.spans import find_spans, null_scores
+from qa.spans import find_candidates, lowest_null, search
 
 CHUNK = 256  # windows whose spans are ranked at once: this bounds the memory
 
@@ -150,6 +150,7 @@ def null_odds(
 ) -> float:
     """By how much no answer scores more than the best span, as the evaluation computes it."""
     arrays = windows.arrays()
-    spans = find_spans(start_logits, end_logits, arrays, 1, settings.n_best_size, settings.max_answer_length)
-    null = float(null_scores(start_logits, end_logits, arrays, 1).sum())
+    candidates = find_candidates(start_logits, end_logits, arrays, settings.n_best_size)
+    spans = search(candidates, arrays, 1, settings.n_best_size, settings.max_answer_length)
+    null = float(lowest_null(candidates.null, arrays.example_index, 1).sum())
     return null - float(spans.score[0]) if len(spans.score) else np.inf

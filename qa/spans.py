@@ -197,19 +197,6 @@ def search(
     return Spans(*(column[order] for column in columns), first=np.concatenate([[0], np.cumsum(counts)]))
 
 
-def find_spans(
-    start_logits: np.ndarray,
-    end_logits: np.ndarray,
-    windows: WindowArrays,
-    examples: int,
-    n_best_size: int = 20,
-    max_answer_length: int = 30,
-) -> Spans:
-    """``search`` on all logits (W, L) float32, one row for each window."""
-    candidates = find_candidates(start_logits, end_logits, windows, n_best_size)
-    return search(candidates, windows, examples, n_best_size, max_answer_length)
-
-
 def lowest_null(null: np.ndarray, example_index: np.ndarray, examples: int) -> np.ndarray:
     """(E, 2) start and end logit of CLS in the window of each example where their sum, the null score, is lowest."""
     order = np.lexsort((-descending(add(null[:, 0], null[:, 1])), example_index))
@@ -217,13 +204,6 @@ def lowest_null(null: np.ndarray, example_index: np.ndarray, examples: int) -> n
     lowest = np.zeros((examples, 2), dtype=np.float32)
     lowest[found] = null[order[at]]
     return lowest
-
-
-def null_scores(start_logits: np.ndarray, end_logits: np.ndarray, windows: WindowArrays, examples: int) -> np.ndarray:
-    """``lowest_null`` of all logits (W, L)."""
-    rows = np.arange(len(windows))
-    null = np.stack([start_logits[rows, windows.cls_index], end_logits[rows, windows.cls_index]], axis=1)
-    return lowest_null(null, windows.example_index, examples)
 
 
 @dataclass

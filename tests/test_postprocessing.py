@@ -7,11 +7,12 @@ import time
 import numpy as np
 import pytest
 from datasets import disable_progress_bars, enable_progress_bars
+from test_spans import find_spans, null_scores
 from transformers import AutoTokenizer
 
 from qa.arguments import DataArguments
 from qa.data import load_splits
-from qa.spans import find_spans, null_scores, read_answers
+from qa.spans import read_answers
 from qa.window_cache import load_windows
 from qa.windows import WindowArrays
 
