@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from qa.arguments import DataArguments, ModelArguments
+from qa.batches import Collator, by_length
 from qa.documents import Document, Frame, QuestionWindows, check_text
 from qa.errors import UserError, one_line
 from qa.models import check_fit, load_config, load_model, load_tokenizer, position_limit, takes_token_types
 from qa.parsing import parse_arguments
 from qa.ranking import AskOptions, best_answers
 from qa.settings import saved_settings
-from qa.trainer import Collator, by_length
 from qa.windows import WindowSettings, check_lengths, cut_questions
 
 QUESTIONS = 64  # tokenized at once

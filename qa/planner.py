@@ -14,12 +14,12 @@ from transformers import PretrainedConfig
 
 from qa import checkpoints, memory
 from qa.arguments import TrainingOptions
+from qa.batches import batch_sizes, epoch_batches, padded
 from qa.distributed import divide
 from qa.errors import UserError, one_line, say
 from qa.memory import GIB, Memory
 from qa.output import table
 from qa.settings import SETTINGS, read_settings
-from qa.trainer import LengthGroupedSampler
 
 FEWEST = 4  # windows at once that are still worth it to keep activations: recomputing costs a third more arithmetic
 CHOSEN = "per_device_train_batch_size", "gradient_accumulation_steps", "activation_checkpointing"
@@ -107,15 +107,9 @@ def usable_memory(args: TrainingOptions) -> float | None:
 
 def epoch_of(lengths: np.ndarray, args: TrainingOptions, pad_to: int | None) -> tuple[float, int]:
     """Padding in the first epoch, as padded tokens over real ones, less one; and its steps."""
-    batch, lengths = args.train_batch_size, np.asarray(lengths)
-    seed = args.seed if args.data_seed is None else args.data_seed
-    if args.train_sampling_strategy == "group_by_length":
-        order = np.array(list(LengthGroupedSampler(lengths, batch, seed)))
-    else:
-        order = np.random.default_rng(seed).permutation(len(lengths))
-    rows = [lengths[order[begin : begin + batch]] for begin in range(0, len(order), batch)]
-    padded = [(pad_to or row.max()) * len(row) for row in rows]
-    return sum(padded) / lengths.sum() - 1, math.ceil(len(padded) / args.gradient_accumulation_steps)
+    sizes, batches = batch_sizes(lengths, args, pad_to), epoch_batches(lengths, args)
+    tokens = [padded(int(batch.max()), sizes) * len(batch) for batch in batches]
+    return sum(tokens) / np.sum(lengths) - 1, math.ceil(len(batches) / args.gradient_accumulation_steps)
 
 
 def choose(

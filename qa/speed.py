@@ -1,11 +1,15 @@
 """What makes a step faster or smaller and leaves its result as it is."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 import torch
 from torch import nn
+from torch._dynamo.exc import TorchDynamoException
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
+from transformers.masking_utils import AttentionMaskInterface, bidirectional_mask_function, sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.albert.modeling_albert import AlbertLayerGroup
 from transformers.utils import is_torch_tf32_available
@@ -53,8 +57,64 @@ def allow_recomputation(model: PreTrainedModel) -> None:
             model.supports_gradient_checkpointing = True
 
 
+def padding_mask(attention_mask=None, mask_function=None, dtype=torch.float32, **kwargs) -> torch.Tensor | None:
+    """What is added to the scores of padded tokens, (B, 1, 1, L), for fused attention.
+
+    transformers makes a mask of booleans (B, 1, L, L), which every layer turns into numbers of its own and keeps for
+    the backward pass; and to leave it out where nothing is padded, it waits for the GPU in every step.
+
+    Args:
+        attention_mask: (B, L) booleans, True for real tokens.
+    """
+    if attention_mask is None or mask_function is not bidirectional_mask_function:
+        return sdpa_mask(attention_mask=attention_mask, mask_function=mask_function, dtype=dtype, **kwargs)
+    zeros = torch.zeros_like(attention_mask, dtype=dtype)
+    return zeros.masked_fill(~attention_mask, torch.finfo(dtype).min)[:, None, None, :]
+
+
+def repeated_blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The layers of an encoder, or ALBERT's one group of layers, which is run again and again."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield from child
+        else:
+            yield from repeated_blocks(child)
+
+
+def compile_blocks(model: nn.Module, args: TrainingOptions) -> None:
+    """Compiles a layer, not the model: its graph serves all of them, so that compiling takes a fraction of the time.
+
+    One graph for each length of a batch, since one for all lengths is slower.
+    """
+    for block in [*repeated_blocks(model)] or [model]:
+        block.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode, dynamic=False)
+
+
+class CompiledSteps:
+    """For a ``Trainer``: uses what ``compile_blocks`` compiled for whole training batches alone.
+
+    A last, smaller batch and those of evaluation would each be compiled anew, for more time than they take.
+    """
+
+    def uncompiled(self):
+        return torch.compiler.set_stance("force_eager") if self.args.torch_compile else contextlib.nullcontext()
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        whole = len(inputs["input_ids"]) == self.args.train_batch_size
+        try:
+            with contextlib.nullcontext() if whole else self.uncompiled():
+                return super().training_step(model, inputs, *args, **kwargs)
+        except TorchDynamoException as error:
+            reason = " ".join(str(error).partition("\n\n")[0].split())
+            raise UserError(f"torch_compile: the model cannot be compiled here: {reason}; leave it out") from error
+
+    def _build_accelerator_args(self, **kwargs):
+        return super()._build_accelerator_args(**kwargs) | {"dynamo_plugin": None}  # it would compile all of the model
+
+
 def prepare_model(model: PreTrainedModel, args: TrainingOptions) -> None:
     """What the options ask of the model itself, before it is trained or evaluated."""
+    AttentionMaskInterface.register("sdpa", padding_mask)
     if args.attn_implementation:
         try:
             model.set_attn_implementation(args.attn_implementation)

@@ -1,20 +1,18 @@
 """The Hugging Face ``Trainer`` for question answering: masked loss, seeded sampling, EM and F1 as metrics."""
 
-import math
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch.nn import functional
-from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback
 
 from qa import checkpoints
+from qa.batches import Collator, FixedOrder, LengthGroupedSampler, WindowRows, batch_sizes, by_length
 from qa.distributed import once
 from qa.errors import UserError, one_line, say
 from qa.evaluation import Evaluator
@@ -24,85 +22,8 @@ from qa.run import Stopped, StopRequest
 from qa.safeguards import FailureWatch, SmallerSteps, check_weights
 from qa.settings import SETTINGS
 from qa.spans import Candidates, best_tokens_on_device
-from qa.speed import prepare_model
+from qa.speed import CompiledSteps, compile_blocks, prepare_model
 from qa.windows import column
-
-CHUNK = 1 << 16  # numbers of windows that are Python objects at once
-MEGABATCH = 64  # batches among which windows of one length are sought: enough to pad little, few enough to stay random
-
-
-class Collator:
-    """Pads a batch of windows on the right, to its longest or to ``pad_to``, as int64 tensors (B, L)."""
-
-    def __init__(self, pad_token_id: int, token_types: bool, pad_to: int | None = None):
-        self.pad_token_id, self.token_types, self.pad_to = pad_token_id, token_types, pad_to
-
-    def __call__(self, windows: list[dict]) -> dict[str, torch.Tensor]:
-        lengths = np.array([len(window["input_ids"]) for window in windows])
-        width = self.pad_to or int(lengths.max())
-        batch = {
-            "input_ids": self.pad(windows, "input_ids", width, self.pad_token_id),
-            "attention_mask": torch.from_numpy((np.arange(width) < lengths[:, None]).astype(np.int64)),
-        }
-        if self.token_types:
-            batch["token_type_ids"] = self.pad(windows, "token_type_ids", width, 0)
-        for name in ("start_positions", "end_positions"):
-            if name in windows[0]:
-                batch[name] = torch.tensor([window[name] for window in windows])
-        return batch
-
-    @staticmethod
-    def pad(windows: list[dict], name: str, width: int, value: int) -> torch.Tensor:
-        rows = np.full((len(windows), width), value, dtype=np.int64)
-        for row, window in zip(rows, windows, strict=True):
-            row[: len(window[name])] = window[name]
-        return torch.from_numpy(rows)
-
-
-class LengthGroupedSampler(Sampler):
-    """Random order in which the windows of a batch have about one length, so that little is padded.
-
-    The order depends on seed and epoch alone, so that an interrupted run goes on with the same batches:
-    windows are shuffled, sorted by length within groups of ``MEGABATCH`` batches, and the batches shuffled.
-    """
-
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int):
-        self.lengths, self.batch_size, self.seed, self.epoch = np.asarray(lengths), batch_size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        random = np.random.default_rng([self.seed, self.epoch])
-        order = random.permutation(len(self.lengths))
-        groups = np.array_split(order, math.ceil(len(order) / (self.batch_size * MEGABATCH)))
-        order = np.concatenate([group[np.argsort(self.lengths[group], kind="stable")] for group in groups])
-        full = len(order) // self.batch_size * self.batch_size
-        batches = random.permutation(order[:full].reshape(-1, self.batch_size))
-        for part in (batches.reshape(-1), order[full:]):
-            for begin in range(0, len(part), CHUNK):
-                yield from part[begin : begin + CHUNK].tolist()
-
-
-class FixedOrder(Sampler):
-    """The rows in a given order."""
-
-    def __init__(self, order: np.ndarray):
-        self.order = order
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.order.tolist())
-
-
-def by_length(lengths: np.ndarray) -> np.ndarray:
-    """Longest first, so that evaluation pads little and runs out of memory at once or never."""
-    return np.argsort(-np.asarray(lengths), kind="stable")
 
 
 def masked_loss(
@@ -131,7 +52,7 @@ class EpochTeller(TrainerCallback):
             train_dataloader.set_epoch(int(state.epoch + 1e-9))
 
 
-class QATrainer(SmallerSteps, Trainer):
+class QATrainer(SmallerSteps, CompiledSteps, Trainer):
     """Trains on windows and evaluates by EM and F1 over examples.
 
     Args:
@@ -156,8 +77,13 @@ class QATrainer(SmallerSteps, Trainer):
             kwargs["args"]._n_gpu = 1
         model, tokenizer = kwargs["model"], kwargs["processing_class"]
         prepare_model(model, kwargs["args"])
+        if kwargs["args"].torch_compile:
+            compile_blocks(model, kwargs["args"])
+        train_dataset, sizes = kwargs.get("train_dataset"), (pad_to,) if pad_to else ()
+        if train_dataset is not None:
+            sizes = batch_sizes(column(train_dataset, "length"), kwargs["args"], pad_to)
         super().__init__(
-            data_collator=Collator(tokenizer.pad_token_id, takes_token_types(model), pad_to),
+            data_collator=Collator(tokenizer.pad_token_id, takes_token_types(model), sizes),
             compute_metrics=self.score,
             **kwargs,
         )
@@ -192,6 +118,9 @@ class QATrainer(SmallerSteps, Trainer):
         loss = masked_loss(outputs, inputs["attention_mask"], start, end)
         return (loss, outputs) if return_outputs else loss
 
+    def _remove_unused_columns(self, dataset, description=None):
+        return WindowRows(super()._remove_unused_columns(dataset, description))
+
     def _get_train_sampler(self, train_dataset=None):
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
@@ -207,7 +136,7 @@ class QATrainer(SmallerSteps, Trainer):
         the best starts and ends, the logits of CLS, and the loss of every window."""
         inputs = self._prepare_inputs(inputs)
         labels = inputs.pop("start_positions"), inputs.pop("end_positions")
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with torch.no_grad(), self.compute_loss_context_manager(), self.uncompiled():
             outputs = model(**inputs)
         mask, count = inputs["attention_mask"], self.evaluator.args.n_best_size
         start, end = outputs.start_logits.float(), outputs.end_logits.float()

@@ -22,8 +22,8 @@ from torch.utils.data import BatchSampler
 import train
 from qa import checkpoints
 from qa.arguments import REPOSITORY
+from qa.batches import LengthGroupedSampler
 from qa.distributed import divide
-from qa.trainer import LengthGroupedSampler
 
 # 36 windows, 12 a step: three steps in each of three epochs; the 16 windows of evaluation end in uneven batches.
 RUN = ("--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 3, "--num_train_epochs", 3)

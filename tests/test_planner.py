@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from test_batches import LENGTHS
 from test_end_to_end import train_tiny
-from test_trainer import LENGTHS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AlbertConfig, BertConfig
 
 import train
 from qa import memory
 from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, check_training
+from qa.batches import LengthGroupedSampler
 from qa.errors import UserError
 from qa.memory import GIB, LiveBytes, of_evaluation, of_training
 from qa.parsing import parse_arguments
 from qa.planner import choose, epoch_of, make_plan
-from qa.trainer import LengthGroupedSampler
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "hidden_act": "gelu_new"}
 BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}

@@ -6,17 +6,27 @@ import math
 import numpy as np
 import pytest
 import torch
+from test_batches import collate
 from test_end_to_end import read, train_tiny
-from test_trainer import collate
 from torch import nn
+from torch._dynamo.utils import counters
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AlbertConfig, AlbertForQuestionAnswering, BertConfig, BertForQuestionAnswering
 from transformers.activations import ACT2FN
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 import train
 from qa.arguments import TrainingOptions
 from qa.errors import UserError
 from qa.safeguards import failure, split, uniform_loss
-from qa.speed import allow_recomputation, fuse_gelu, prepare_model, wanted_precision
+from qa.speed import (
+    allow_recomputation,
+    compile_blocks,
+    fuse_gelu,
+    prepare_model,
+    repeated_blocks,
+    wanted_precision,
+)
 from qa.trainer import masked_loss
 
 SIZES = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 3, "intermediate_size": 64}
@@ -33,10 +43,10 @@ def albert(**more) -> AlbertForQuestionAnswering:
     return model.train()
 
 
-def step(model: nn.Module) -> tuple[float, dict[str, torch.Tensor]]:
+def step(model: nn.Module, width: int | None = None) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of one batch of windows of 9 to 40 tokens."""
     model.zero_grad()
-    batch = collate([9, 17, 33, 40])
+    batch = collate([9, 17, 33, 40], width)
     start, end = batch.pop("start_positions"), batch.pop("end_positions")
     loss = masked_loss(model(**batch), batch["attention_mask"], start, end)
     loss.backward()
@@ -72,7 +82,7 @@ def test_fused_gelu_is_the_same_function_and_keeps_its_name():
     assert fuse_gelu(albert(hidden_act="gelu")) == 0
 
 
-def kept_bytes(model: nn.Module) -> int:
+def kept_bytes(model: nn.Module, lengths=(64, 64, 64, 64)) -> int:
     """Of activations that the forward pass keeps for the backward pass, each storage once."""
     kept, own = {}, {weight.untyped_storage().data_ptr() for weight in model.parameters()}
 
@@ -83,11 +93,97 @@ def kept_bytes(model: nn.Module) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        batch = collate([64] * 4)
+        batch = collate(list(lengths))
         start, end = batch.pop("start_positions"), batch.pop("end_positions")
         loss = masked_loss(model(**batch), batch["attention_mask"], start, end)
     del loss
     return sum(kept.values())
+
+
+def test_the_mask_of_padding_is_made_once_and_changes_nothing():
+    model, lengths = albert(), (9, 17, 33, 64)
+    AttentionMaskInterface.register("sdpa", sdpa_mask)
+    theirs, kept = step(model), kept_bytes(model, lengths)
+    prepare_model(model, options(fused_gelu=False))
+    assert_same_step(step(model), theirs, 0)
+    assert kept - kept_bytes(model, lengths) > (3 - 1) * 4 * 64 * 64 * 4, "a matrix of floats for each layer but one"
+    bert = BertForQuestionAnswering(BertConfig(**SIZES, hidden_dropout_prob=0, attention_probs_dropout_prob=0))
+    plain = step(bert)
+    bert.set_attn_implementation("eager")
+    assert_same_step(step(bert), plain)
+
+
+def compiled_for(model: nn.Module, recompute: bool) -> int:
+    """How many graphs are made for batches of two lengths, two times each; every step is the uncompiled one."""
+    prepare_model(model, options())
+    if recompute:
+        model.activation_checkpointing_enable()
+    plain = [step(model, width) for width in (40, 48)]
+    torch._dynamo.reset()
+    counters.clear()
+    compile_blocks(model, options(torch_compile=True, torch_compile_backend="aot_eager"))
+    for _ in range(2):
+        for width, expected in zip((40, 48), plain, strict=True):
+            assert_same_step(step(model, width), expected)
+    return counters["stats"]["unique_graphs"]
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_layers_are_compiled_once_for_each_length(recompute):
+    names = list(albert().state_dict())
+    model = albert()
+    assert compiled_for(model, recompute) == 2
+    assert list(model.state_dict()) == names
+    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    bert = BertForQuestionAnswering(BertConfig(**SIZES | dropout)).train()
+    assert len(list(repeated_blocks(bert))) == 3 and compiled_for(bert, recompute) == 2, "one graph serves all layers"
+
+
+def test_a_compiled_run_is_the_plain_one(tiny_data, tiny_model, tmp_path):
+    """Batches of 3 of 40 windows: the last one is smaller, and evaluation's have other sizes; both stay uncompiled."""
+    from safetensors.torch import load_file
+
+    more = ("--per_device_train_batch_size", 3, "--optim", "sgd", "--load_best_model_at_end", "false")
+    more += ("--train_sampling_strategy", "group_by_length", "--save_strategy", "no", "--eval_strategy", "epoch")
+    train_tiny(tiny_data, tiny_model, tmp_path / "plain", *more)
+    torch._dynamo.reset()
+    counters.clear()
+    compiled = ("--torch_compile", "true", "--torch_compile_backend", "aot_eager")
+    train_tiny(tiny_data, tiny_model, tmp_path / "compiled", *more, *compiled)
+    assert counters["stats"]["unique_graphs"] == 2, "sentences of at most 16 tokens, and longer ones"
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("compiled", "plain"))
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], rtol=0, atol=1e-5)
+    one, other = (read(tmp_path / name / "predictions.json") for name in ("compiled", "plain"))
+    assert one == other
+    for backend, reason in (("nonsense", "Invalid backend"), ("tvm", "cannot be compiled here: .*install apache-tvm")):
+        with pytest.raises(UserError, match=reason):
+            train_tiny(tiny_data, tiny_model, tmp_path / backend, *more, "--torch_compile_backend", backend)
+
+
+class Waits(TorchDispatchMode):
+    """Counts how often the host reads a number out of a tensor, for which it would wait for the GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_the_gpu(tiny_data, tiny_model, tmp_path):
+    more = ("--save_strategy", "no", "--eval_strategy", "no", "--load_best_model_at_end", "false")
+    more += ("--per_device_train_batch_size", 1, "--gradient_accumulation_steps", 2)
+
+    def waits(steps: int, logging_steps: int) -> int:
+        with Waits() as counted:
+            output = tmp_path / f"{steps}-{logging_steps}"
+            train_tiny(tiny_data, tiny_model, output, *more, "--max_steps", steps, "--logging_steps", logging_steps)
+        return counted.count
+
+    few = waits(4, 100)
+    assert waits(8, 100) == few
+    assert waits(8, 2) == few + 2 * 4, "loss and gradient norm, four times: what is logged is read"
 
 
 def test_recomputation_keeps_less_and_gives_the_same():
@@ -261,12 +357,12 @@ def test_activation_checkpointing_is_an_option_of_the_command(tiny_data, tiny_mo
     from safetensors.torch import load_file
 
     more = ("--save_strategy", "no", "--eval_strategy", "no", "--max_steps", 3, "--max_eval_samples", 2)
-    more += ("--load_best_model_at_end", "false")
+    more += ("--load_best_model_at_end", "false", "--optim", "sgd")  # Adam makes steps of gradients that are noise
     train_tiny(tiny_data, tiny_model, tmp_path / "plain", *more, "--fused_gelu", "false")
     train_tiny(tiny_data, tiny_model, tmp_path / "small", *more, "--activation_checkpointing", "true")
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("small", "plain"))
     for name, weight in ours.items():
-        torch.testing.assert_close(weight, theirs[name], rtol=0, atol=1e-4)
+        torch.testing.assert_close(weight, theirs[name], rtol=0, atol=1e-5)
     configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("small", "plain")]
     assert configs[0] == configs[1] and configs[0]["hidden_act"] == "gelu_new"
 

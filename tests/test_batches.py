@@ -1,0 +1,119 @@
+"""Which windows come together, in which order, and how far they are padded."""
+
+from itertools import combinations
+
+import datasets
+import numpy as np
+import pytest
+from datasets import Dataset
+from torch.utils.data import DataLoader
+
+from qa.arguments import TrainingOptions
+from qa.batches import Collator, LengthGroupedSampler, WindowRows, batch_sizes, by_length, few_sizes, padded
+from qa.planner import epoch_of
+
+
+def collate(lengths: list[int], pad_to: int | None = None) -> dict:
+    rows = [
+        {"input_ids": [5] * n, "token_type_ids": [0] * n, "start_positions": 1, "end_positions": n - 1} for n in lengths
+    ]
+    return Collator(0, True, (pad_to,) if pad_to else ())(rows)
+
+
+def test_batches_are_padded_on_the_right():
+    batch = collate([2, 4])
+    assert batch["input_ids"].tolist() == [[5, 5, 0, 0], [5, 5, 5, 5]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+    assert collate([2, 4], 9)["input_ids"].shape == (2, 9)
+    assert "token_type_ids" not in Collator(0, False)([{"input_ids": [1], "token_type_ids": [0]}])
+
+
+LENGTHS = np.random.default_rng(0).gamma(5, 36, 4003).clip(20, 384).astype(int)  # shaped like SQuAD's windows
+
+
+def padding(order: list[int], batch_size: int) -> float:
+    """Padded tokens over real ones, less one."""
+    batches = [LENGTHS[order[i : i + batch_size]] for i in range(0, len(order), batch_size)]
+    return sum(batch.max() * len(batch) for batch in batches) / LENGTHS.sum() - 1
+
+
+def test_grouped_batches_pad_little_and_stay_random():
+    sampler = LengthGroupedSampler(LENGTHS, 8, seed=42)
+    order = list(sampler)
+    assert sorted(order) == list(range(len(LENGTHS)))
+    assert padding(order, 8) < 0.05 < 0.5 < padding(np.random.default_rng(0).permutation(len(LENGTHS)), 8)
+    assert list(sampler) == order == list(LengthGroupedSampler(LENGTHS, 8, seed=42))
+    sampler.set_epoch(1)
+    other = list(sampler)
+    assert other != order != list(LengthGroupedSampler(LENGTHS, 8, seed=43))
+    together = [{*order[i : i + 8]} for i in range(0, len(order), 8)]
+    assert sum({*other[i : i + 8]} in together for i in range(0, len(other), 8)) == 0, "other batches in each epoch"
+
+
+def test_small_sets_are_sampled_too():
+    for size in (1, 7, 8, 9):
+        assert sorted(LengthGroupedSampler(LENGTHS[:size], 8, seed=0)) == list(range(size))
+
+
+def test_evaluation_begins_with_the_longest_windows():
+    order = by_length(np.array([3, 9, 5, 9]))
+    assert order.tolist() == [1, 3, 2, 0]
+
+
+@pytest.mark.parametrize("selected", [False, True])
+def test_rows_hold_what_the_dataset_holds(selected):
+    """In any order and with doubles, over several chunks of Arrow, and where windows were taken out."""
+    random = np.random.default_rng(0)
+    rows = [
+        {"input_ids": random.integers(0, 9, n).tolist(), "token_type_ids": [n % 2] * n, "start_positions": n}
+        for n in random.integers(1, 30, 50).tolist()
+    ]
+    parts = [Dataset.from_list(rows[:20]), Dataset.from_list(rows[20:])]
+    windows = datasets.concatenate_datasets(parts)
+    if selected:
+        windows = windows.select(range(1, 50, 2))
+    index = random.integers(0, len(windows), 40).tolist()
+    found = WindowRows(windows).__getitems__(index)
+    assert [{name: np.asarray(value).tolist() for name, value in row.items()} for row in found] == [
+        windows[i] for i in index
+    ]
+    loader = DataLoader(WindowRows(windows), batch_size=7, collate_fn=Collator(0, True))
+    plain = DataLoader(windows, batch_size=7, collate_fn=Collator(0, True))
+    for ours, theirs in zip(loader, plain, strict=True):
+        assert all(ours[name].equal(theirs[name]) for name in theirs) and ours.keys() == theirs.keys()
+
+
+def test_batches_are_padded_to_the_next_size():
+    sizes = (4, 9, 16)
+    assert [padded(length, sizes) for length in (1, 4, 5, 9, 10, 16, 17)] == [4, 4, 9, 9, 16, 16, 17]
+    batch = Collator(0, True, sizes)([{"input_ids": [5] * n, "token_type_ids": [1] * n} for n in (3, 5)])
+    assert batch["attention_mask"].tolist() == [[1] * 3 + [0] * 6, [1] * 5 + [0] * 4]
+    assert batch["token_type_ids"].equal(batch["attention_mask"])
+
+
+def test_few_sizes_pad_the_least():
+    """Against all choices there are."""
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        widths = random.gamma(4, 12, random.integers(1, 40)).clip(1, 75).astype(int)
+        largest = int(widths.max())
+        for count in (1, 2, 3):
+            options = [*range(8, largest, 8)]
+            sets = [(*some, largest) for n in range(count) for some in combinations(options, n)]
+            costs = [sum(padded(int(width), some) for width in widths) for some in sets]
+            sizes = few_sizes(widths, count)
+            assert sizes in sets and costs[sets.index(sizes)] == min(costs)
+
+
+def test_a_compiled_model_sees_few_sizes_and_the_plan_counts_their_padding():
+    args = TrainingOptions(output_dir="", train_sampling_strategy="group_by_length", torch_compile=True)
+    plain = TrainingOptions(output_dir="", train_sampling_strategy="group_by_length")
+    sizes = batch_sizes(LENGTHS, args, None)
+    assert len(sizes) == 8 and sizes[-1] == LENGTHS.max() and sizes == tuple(sorted({*sizes}))
+    assert batch_sizes(LENGTHS, plain, None) == () and batch_sizes(LENGTHS, args, 384) == (384,)
+    order = list(LengthGroupedSampler(LENGTHS, 8, args.seed))
+    tokens = sum(
+        len(batch) * padded(int(LENGTHS[batch].max()), sizes) for batch in (order[i : i + 8] for i in range(0, 4003, 8))
+    )
+    assert epoch_of(LENGTHS, args, None)[0] == pytest.approx(tokens / LENGTHS.sum() - 1)
+    assert epoch_of(LENGTHS, plain, None)[0] < 0.05 < epoch_of(LENGTHS, args, None)[0] < 0.15
