@@ -163,7 +163,8 @@ def fit(
     settings = as_settings(model_args, data_args, args)
     for name in ("train_file", "validation_file"):
         settings[name] = full_path(settings[name])
-    group_size, args = args.per_device_train_batch_size, share_batch(args, settings)
+    group_size = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    args = share_batch(args, settings)
     start = once(lambda: find_start(args, settings, windows._fingerprint))
     if start and not start.is_dir():
         raise UserError(f"{start} is not on this host: output_dir must be on a disk that all hosts share")

@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 from qa.arguments import TrainingOptions
 
 CHUNK = 1 << 16  # numbers of windows that are Python objects at once
-MEGABATCH = 64  # batches among which windows of one length are sought: enough to pad little, few enough to stay random
+MEGABATCH = 64  # steps among whose windows equal lengths are sought: enough to pad little, few enough to stay random
 GRAPHS = 8  # lengths that a model is compiled for: torch compiles no function more often (its recompile_limit)
 MULTIPLE = 8  # of these lengths: what matrix units of a GPU like
 
@@ -67,14 +67,18 @@ class Collator:
 
 
 class LengthGroupedSampler(Sampler):
-    """Random order in which the windows of a batch have about one length, so that little is padded.
+    """Random order in which the windows of a step have about one length, so that little is padded.
 
-    The order depends on seed and epoch alone, so that an interrupted run goes on with the same batches:
-    windows are shuffled, sorted by length within groups of ``MEGABATCH`` batches, and the batches shuffled.
+    The order depends on seed and epoch alone, so that an interrupted run goes on with the same steps: windows are
+    shuffled, sorted by length within ``MEGABATCH`` steps' worth, and the steps shuffled. Within a step they stay
+    sorted, so that the batches it is accumulated from pad little, and it takes the same windows however it is cut.
+
+    Args:
+        lengths: (W,) tokens. step_size: windows of a step, in all its batches.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int):
-        self.lengths, self.batch_size, self.seed, self.epoch = np.asarray(lengths), batch_size, seed, 0
+    def __init__(self, lengths: np.ndarray, step_size: int, seed: int):
+        self.lengths, self.step_size, self.seed, self.epoch = np.asarray(lengths), step_size, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -85,11 +89,11 @@ class LengthGroupedSampler(Sampler):
     def __iter__(self) -> Iterator[int]:
         random = np.random.default_rng([self.seed, self.epoch])
         order = random.permutation(len(self.lengths))
-        groups = np.array_split(order, math.ceil(len(order) / (self.batch_size * MEGABATCH)))
+        groups = np.array_split(order, math.ceil(len(order) / (self.step_size * MEGABATCH)))
         order = np.concatenate([group[np.argsort(self.lengths[group], kind="stable")] for group in groups])
-        full = len(order) // self.batch_size * self.batch_size
-        batches = random.permutation(order[:full].reshape(-1, self.batch_size))
-        for part in (batches.reshape(-1), order[full:]):
+        full = len(order) // self.step_size * self.step_size
+        steps = random.permutation(order[:full].reshape(-1, self.step_size))
+        for part in (steps.reshape(-1), order[full:]):
             for begin in range(0, len(part), CHUNK):
                 yield from part[begin : begin + CHUNK].tolist()
 
@@ -150,7 +154,7 @@ def epoch_batches(lengths: np.ndarray, args: TrainingOptions) -> list[np.ndarray
     batch, lengths = args.train_batch_size, np.asarray(lengths)
     seed = args.seed if args.data_seed is None else args.data_seed
     if args.train_sampling_strategy == "group_by_length":
-        order = np.array(list(LengthGroupedSampler(lengths, batch, seed)))
+        order = np.array(list(LengthGroupedSampler(lengths, batch * args.gradient_accumulation_steps, seed)))
     else:
         order = np.random.default_rng(seed).permutation(len(lengths))
     return [lengths[order[begin : begin + batch]] for begin in range(0, len(order), batch)]

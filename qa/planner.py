@@ -97,11 +97,16 @@ def gib(size: float) -> str:
 
 
 def usable_memory(args: TrainingOptions) -> float | None:
-    """Bytes that tensors may take: the GPU's less a GiB for the CUDA context and the display, at most nine tenths."""
+    """Bytes that tensors may take under ``gpu_memory_gb``; None where there is no limit."""
     asked = args.gpu_memory_gb
     if asked is None or (asked == "auto" and args.device.type != "cuda"):
         return None
     size = torch.cuda.get_device_properties(args.device).total_memory / GIB if asked == "auto" else float(asked)
+    return usable_share(size)
+
+
+def usable_share(size: float) -> float:
+    """Bytes for tensors on a GPU of ``size`` GiB: a GiB is for the CUDA context and the display, or a tenth."""
     return min(size - 1, 0.9 * size) * GIB
 
 
@@ -202,9 +207,10 @@ def make_plan(
         raise
     except Exception as error:  # a model whose steps depend on the content of its tensors, or that lacks an option
         if usable is not None:
-            raise UserError(
-                f"the memory of this model cannot be estimated: {one_line(error)}; leave out gpu_memory_gb"
-            ) from None
+            reason = f"the memory of this model cannot be estimated: {one_line(error)}"
+            if args.gpu_memory_gb != "auto":
+                raise UserError(f"{reason}; leave out gpu_memory_gb") from None
+            say(f"note: {reason}; the batch is kept as it is")
         step = evaluation = None
     padding, steps = epoch_of(lengths, args, pad_to)
     return args, Plan(

@@ -12,7 +12,6 @@ from transformers.activations import NewGELUActivation
 from transformers.masking_utils import AttentionMaskInterface, bidirectional_mask_function, sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.albert.modeling_albert import AlbertLayerGroup
-from transformers.utils import is_torch_tf32_available
 
 from qa.arguments import TrainingOptions
 from qa.errors import UserError, one_line
@@ -153,8 +152,9 @@ def fit_to_device(args: TrainingOptions) -> TrainingOptions:
     """The precision for this GPU, and TF32 for what is left in fp32; fp32 and plain memory where there is none."""
     precision = wanted_precision(args, bf16_supported())
     if args.device.type == "cuda":
-        tf32 = True if args.tf32 is None and is_torch_tf32_available() else args.tf32
-        args = dataclasses.replace(args, fp16=precision == "fp16", bf16=precision == "bf16", tf32=tf32)
+        if args.tf32 is not False:
+            torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it
+        args = dataclasses.replace(args, fp16=precision == "fp16", bf16=precision == "bf16")
         args.accelerator_config.non_blocking = args.dataloader_pin_memory  # copies do not wait for the GPU
         return args
     if args.fp16 or args.precision in ("fp16", "bf16"):

@@ -58,7 +58,7 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
     Args:
         evaluator: scores the logits of ``eval_dataset``, whose windows it holds.
         settings: written beside every saved model as ``settings.yaml``.
-        group_size: windows of about one length that are sampled together; None for those of a batch.
+        group_size: windows of about one length that are sampled together; None for those of a step.
         stop: asked after every step whether to save and stop.
     """
 
@@ -125,7 +125,7 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        size = self.group_size or self.args.train_batch_size
+        size = self.group_size or self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(column(self.train_dataset, "length"), size, seed)
 
     def _get_eval_sampler(self, eval_dataset):

@@ -218,7 +218,7 @@ def test_a_step_is_shared_exactly():
 def test_every_step_takes_the_windows_that_one_process_takes(processes):
     batch, accumulation = 8, 6
     lengths = np.random.default_rng(0).integers(20, 384, 48 * 40)
-    sampler = LengthGroupedSampler(lengths, batch, seed=1)
+    sampler = LengthGroupedSampler(lengths, batch * accumulation, seed=1)
     own, steps = divide(batch, accumulation, processes)
     shards = [BatchSamplerShard(BatchSampler(sampler, own, False), processes, i) for i in range(processes)]
     parts = [list(shard) for shard in shards]

@@ -112,7 +112,7 @@ def test_padding_and_steps_are_those_of_the_sampler():
         per_device_train_batch_size=8, gradient_accumulation_steps=3, train_sampling_strategy="group_by_length"
     )
     padding, steps = epoch_of(LENGTHS, args, None)
-    order = list(LengthGroupedSampler(LENGTHS, 8, args.seed))
+    order = list(LengthGroupedSampler(LENGTHS, 8 * 3, args.seed))
     padded = sum(LENGTHS[order[i : i + 8]].max() * len(order[i : i + 8]) for i in range(0, len(order), 8))
     assert padding == pytest.approx(padded / LENGTHS.sum() - 1) and padding < 0.05
     assert steps == 167, "4,003 windows are 501 batches of 8"
@@ -160,6 +160,21 @@ def test_a_plan_within_a_limit_and_beyond():
     assert same == args and plan.usable is None and not plan.recompute
     with pytest.raises(UserError, match=r"does not fit: one window of 384 tokens at once needs 0\.07 GiB, and 0\.05 "):
         make_plan(SMALL, dataclasses.replace(args, gpu_memory_gb="1.05"), lengths, "bf16")
+
+
+def test_a_model_that_cannot_be_measured_keeps_its_batch(monkeypatch, capsys):
+    def of_training(*args):
+        raise RuntimeError("content is needed")
+
+    monkeypatch.setattr(memory, "of_training", of_training)
+    args = options(per_device_train_batch_size=4)
+    with pytest.raises(UserError, match="cannot be estimated: content is needed; leave out gpu_memory_gb"):
+        make_plan(SMALL, dataclasses.replace(args, gpu_memory_gb="6"), LENGTHS, "bf16")
+    monkeypatch.setattr("qa.planner.usable_memory", lambda args: 5 * GIB)
+    automatic = dataclasses.replace(args, gpu_memory_gb="auto")
+    same, plan = make_plan(SMALL, automatic, LENGTHS, "bf16")
+    assert same == automatic and plan.step is None and plan.batch == 4
+    assert "note: the memory of this model cannot be estimated" in capsys.readouterr().err
 
 
 RECIPES = {  # of the configurations on the Hub

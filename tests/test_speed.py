@@ -161,6 +161,22 @@ def test_a_compiled_run_is_the_plain_one(tiny_data, tiny_model, tmp_path):
             train_tiny(tiny_data, tiny_model, tmp_path / backend, *more, "--torch_compile_backend", backend)
 
 
+def test_a_step_is_the_same_however_it_is_cut(tiny_data, tiny_model, tmp_path):
+    """Steps of 12 of 40 windows, the last of 4, as one batch, three, or twelve."""
+    from safetensors.torch import load_file
+
+    more = ("--optim", "sgd", "--load_best_model_at_end", "false", "--save_strategy", "no", "--eval_strategy", "no")
+    more += ("--train_sampling_strategy", "group_by_length", "--max_eval_samples", 2)
+    runs = []
+    for batch in (12, 4, 1):
+        cut = ("--per_device_train_batch_size", batch, "--gradient_accumulation_steps", 12 // batch)
+        train_tiny(tiny_data, tiny_model, tmp_path / str(batch), *more, *cut)
+        runs.append(load_file(tmp_path / str(batch) / "model.safetensors"))
+    for name, weight in runs[0].items():
+        for other in runs[1:]:
+            torch.testing.assert_close(weight, other[name], rtol=0, atol=1e-6)
+
+
 class Waits(TorchDispatchMode):
     """Counts how often the host reads a number out of a tensor, for which it would wait for the GPU."""
 

@@ -1,0 +1,234 @@
+"""One training step of one variant, timed; and what can be said of it without running it."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForQuestionAnswering, PretrainedConfig, Trainer, set_seed
+
+from qa import memory
+from qa.arguments import TrainingOptions
+from qa.batches import Collator, FixedOrder, LengthGroupedSampler, WindowRows
+from qa.models import takes_token_types
+from qa.planner import epoch_of
+from qa.speed import AUTOCAST, compile_blocks, prepare_model
+from qa.trainer import masked_loss
+
+
+@dataclass
+class Variant:
+    name: str
+    args: TrainingOptions
+    batch: int  # windows at once
+    accumulation: int
+    pad: bool = True  # every window to max_seq_length, batches at random
+    precision: str = "fp32"
+    recompute: bool = False
+    sizes: tuple[int, ...] = ()  # that batches are padded to
+    warm_up: float = 0.0  # seconds of the first batches: compiling
+    seconds_per_window: list[float] = dataclasses.field(default_factory=list)
+    share: list[float] = dataclasses.field(default_factory=list)
+    peak: int = 0
+    reserved: int = 0
+    failed: str | None = None
+
+
+class Flops:
+    """Floating-point operations of matrix products in a step, forward and backward, for a window of L tokens."""
+
+    def __init__(self, config: PretrainedConfig):
+        lengths = (64, 128, 256)  # a parabola: linear layers grow with L, attention with its square
+        self.curve = np.polyfit(lengths, [self.count(config, length) for length in lengths], 2)
+
+    @staticmethod
+    def count(config: PretrainedConfig, length: int) -> int:
+        args = TrainingOptions(output_dir="", attn_implementation="eager")
+        with FakeTensorMode(), FlopCounterMode(display=False) as counter:
+            memory.forward(memory.build(config, args, False), 1, length, "fp32").backward()
+        return counter.get_total_flops()
+
+    def __call__(self, length: int) -> float:
+        return float(np.polyval(self.curve, length))
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a large matrix product, the best of several."""
+    size = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(8):
+        started = now(device)
+        for _ in range(4):
+            left @ right
+        best = min(best, (now(device) - started) / 4)
+    return 2 * size**3 / best
+
+
+def now(device: torch.device) -> float:
+    """Seconds on the clock, when the GPU has done all it was asked to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def spread(count: int, number: int) -> np.ndarray:
+    """(count,) places from 0 to 1, others in each round; in pairs about the middle, which so is their mean."""
+    pairs = (np.arange((count + 1) // 2) + (0.5 + 0.618 * number) % 1) / ((count + 1) // 2) / 2
+    return np.random.default_rng(number).permutation(np.append(pairs, 1 - pairs)[:count])
+
+
+class Bench:
+    """Runs variants on the windows of a data set.
+
+    Args:
+        steps: of each variant in a round.
+    """
+
+    def __init__(self, config: PretrainedConfig, windows, tokenizer, steps: int, device: torch.device):
+        self.config, self.steps, self.device, self.pad_token_id = config, steps, device, tokenizer.pad_token_id
+        with FakeTensorMode():
+            self.token_types = takes_token_types(AutoModelForQuestionAnswering.from_config(config))
+        self.lengths, self.flops, self.rates = np.array(windows["length"][:]), Flops(config), {}
+        names = ["input_ids", "token_type_ids", "start_positions", "end_positions"]
+        self.columns = windows.select_columns(names)
+        self.windows = WindowRows(self.columns)
+
+    def epoch(self, variant: Variant) -> np.ndarray:
+        """(K, B) the windows of an epoch's whole batches, in order of the batches' width."""
+        size = variant.batch
+        if variant.args.train_sampling_strategy == "group_by_length":
+            order = np.array(list(LengthGroupedSampler(self.lengths, size * variant.accumulation, 42)))
+        else:
+            order = np.random.default_rng(42).permutation(len(self.lengths))
+        rows = order[: len(order) // size * size].reshape(-1, size)
+        return rows[np.argsort(self.lengths[rows].max(1), kind="stable")]
+
+    def batches(self, variant: Variant, number: int) -> np.ndarray:
+        """(N, B) those of one round, spread evenly among an epoch's.
+
+        Where all are padded to one length half the steps do, since all cost the same.
+        """
+        rows, steps = self.epoch(variant), max(1, self.steps // 2) if variant.pad else self.steps
+        places = spread(steps * variant.accumulation, number) * len(rows)
+        return rows[np.minimum(places.astype(int), len(rows) - 1)]
+
+    def tensors(self, variant: Variant, batches: np.ndarray) -> list[dict[str, torch.Tensor]]:
+        collate = Collator(self.pad_token_id, self.token_types, (384,) if variant.pad else variant.sizes)
+        rows = [collate(self.windows.__getitems__(batch.tolist())) for batch in batches]
+        if self.device.type == "cuda":
+            rows = [{name: tensor.pin_memory() for name, tensor in row.items()} for row in rows]
+        return rows
+
+    def run(self, variant: Variant, number: int) -> None:
+        """One round of one variant, its model and optimizer made anew."""
+        set_seed(42)
+        torch.set_float32_matmul_precision("high" if variant.args.tf32 else "highest")
+        model = AutoModelForQuestionAnswering.from_config(self.config)
+        prepare_model(model, variant.args)
+        if variant.recompute:
+            model.activation_checkpointing_enable()
+        if variant.args.torch_compile:
+            compile_blocks(model, variant.args)
+        model.to(self.device).train()
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(variant.args, model)
+        optimizer = kind(model.parameters(), **settings)
+        rows = self.tensors(variant, self.batches(variant, number))
+        scaler = torch.amp.GradScaler(self.device.type, enabled=variant.precision == "fp16")
+        started = now(self.device)
+        for row in self.first(rows, variant):  # makes the optimizer's states, and the graphs
+            self.step(model, optimizer, scaler, [row], variant)
+        variant.warm_up = variant.warm_up or now(self.device) - started
+        if self.device.type == "cuda" and not variant.peak:
+            torch.cuda.reset_peak_memory_stats()
+            widest = self.epoch(variant)[-variant.accumulation :]
+            self.step(model, optimizer, scaler, self.tensors(variant, widest), variant)
+            variant.peak, variant.reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        started = now(self.device)
+        for begin in range(0, len(rows), variant.accumulation):
+            self.step(model, optimizer, scaler, rows[begin : begin + variant.accumulation], variant)
+        seconds = now(self.device) - started
+        work = sum(self.flops(row["input_ids"].shape[1]) * len(row["input_ids"]) for row in rows)
+        variant.seconds_per_window.append(seconds / sum(len(row["input_ids"]) for row in rows))
+        variant.share.append(work / seconds / self.rate(variant))
+
+    @staticmethod
+    def first(rows: list[dict], variant: Variant) -> list[dict]:
+        """What a variant is warmed up with: a batch of every length it is compiled for, else a short one."""
+        if variant.args.torch_compile:
+            return list({row["input_ids"].shape[1]: row for row in rows}.values())
+        return [{name: row[:, :16] if row.ndim > 1 else row.clamp(max=15) for name, row in rows[0].items()}]
+
+    def rate(self, variant: Variant) -> float:
+        key = AUTOCAST[variant.precision] or torch.float32, bool(variant.args.tf32)
+        if key not in self.rates:
+            self.rates[key] = matmul_rate(self.device, key[0])
+        return self.rates[key]
+
+    def step(self, model, optimizer, scaler, rows: list[dict], variant: Variant) -> None:
+        for row in rows:
+            batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in row.items()}
+            labels = batch.pop("start_positions"), batch.pop("end_positions")
+            dtype = AUTOCAST[variant.precision]
+            with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+                outputs = model(**batch)
+                loss = masked_loss(outputs, batch["attention_mask"], *labels) / len(rows)
+            scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+
+    def padding(self, variant: Variant) -> float:
+        """Padded tokens over real ones, less one, over an epoch."""
+        cut = {"per_device_train_batch_size": variant.batch, "gradient_accumulation_steps": variant.accumulation}
+        return float(epoch_of(self.lengths, dataclasses.replace(variant.args, **cut), 384 if variant.pad else None)[0])
+
+    def planned(self, variant: Variant) -> int:
+        """The planner's peak for this variant, in bytes."""
+        args = dataclasses.replace(variant.args, gradient_accumulation_steps=variant.accumulation)
+        length = 384 if variant.pad else int(self.lengths.max())
+        return memory.of_training(self.config, args, variant.batch, length, variant.precision, variant.recompute).total
+
+
+def kept_bytes(config: PretrainedConfig, args: TrainingOptions, batch: int, length: int) -> int:
+    """Of all that autograd saves in the forward pass, each tensor once and no weights, in fp32."""
+    saved = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage._cdata] = storage
+        return tensor
+
+    with FakeTensorMode():
+        model = memory.build(config, args, False)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = memory.forward(model, batch, length, "fp32")
+        weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
+        assert loss.requires_grad  # the graph, and so all it saved, is alive until here
+    return sum(storage.nbytes() for key, storage in saved.items() if key not in weights)
+
+
+def collating(bench: Bench, count: int = 300) -> dict[str, float]:
+    """Milliseconds for a batch of 16 to be read and padded: as ``train.py`` does it, and in other ways."""
+    collate = Collator(bench.pad_token_id, bench.token_types)
+    order = FixedOrder(np.random.default_rng(0).integers(0, len(bench.columns), 16 * count))
+    ways = {
+        "arrays": (bench.windows, 0),
+        "Python lists": (bench.columns, 0),
+        "arrays, in a process of their own": (bench.windows, 1),
+    }
+    found = {}
+    for name, (rows, workers) in ways.items():
+        batches = iter(DataLoader(rows, 16, sampler=order, collate_fn=collate, num_workers=workers))
+        next(batches)
+        started = time.perf_counter()
+        for _ in batches:
+            pass
+        found[name] = 1000 * (time.perf_counter() - started) / (count - 1)
+    return found
