@@ -167,6 +167,8 @@ def answer_file(answerer: QuestionAnswerer, rows: list[dict], path: Path) -> Non
     except KeyboardInterrupt:
         say(f"interrupted: the answers so far are in {part}")
         sys.exit(130)
+    except OSError as error:
+        raise UserError(f"{part}: cannot be written: {error.strerror}; the answers so far are in it") from None
     os.replace(part, path)
 
 

@@ -1,6 +1,7 @@
 """One training step of one variant, timed; and what can be said of it without running it."""
 
 import dataclasses
+import tempfile
 import time
 from dataclasses import dataclass
 
@@ -9,15 +10,24 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForQuestionAnswering, PretrainedConfig, Trainer, set_seed
+from transformers import (
+    AutoModelForQuestionAnswering,
+    PretrainedConfig,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    set_seed,
+)
 
 from qa import memory
-from qa.arguments import TrainingOptions
-from qa.batches import Collator, FixedOrder, LengthGroupedSampler, WindowRows
+from qa.arguments import DataArguments, TrainingOptions
+from qa.batches import Collator, FixedOrder, LengthGroupedSampler, WindowRows, padded
+from qa.evaluation import Evaluator
 from qa.models import takes_token_types
 from qa.planner import epoch_of
-from qa.speed import AUTOCAST, compile_blocks, prepare_model
-from qa.trainer import masked_loss
+from qa.speed import AUTOCAST, compile_blocks, fit_to_device, prepare_model
+from qa.trainer import QATrainer, masked_loss
+from qa.windows import WindowArrays
 
 
 @dataclass
@@ -30,6 +40,7 @@ class Variant:
     precision: str = "fp32"
     recompute: bool = False
     sizes: tuple[int, ...] = ()  # that batches are padded to
+    trainer: bool = False  # as train.py runs it, with all that is around a step
     warm_up: float = 0.0  # seconds of the first batches: compiling
     seconds_per_window: list[float] = dataclasses.field(default_factory=list)
     share: list[float] = dataclasses.field(default_factory=list)
@@ -82,6 +93,20 @@ def spread(count: int, number: int) -> np.ndarray:
     return np.random.default_rng(number).permutation(np.append(pairs, 1 - pairs)[:count])
 
 
+class Clock(TrainerCallback):
+    """Runs from the end of the first step, which makes the optimizer's states, to the end of training."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.started, self.seconds = device, 0.0, 0.0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 1:
+            self.started = now(self.device)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.seconds = now(self.device) - self.started
+
+
 class Bench:
     """Runs variants on the windows of a data set.
 
@@ -89,8 +114,10 @@ class Bench:
         steps: of each variant in a round.
     """
 
-    def __init__(self, config: PretrainedConfig, windows, tokenizer, steps: int, device: torch.device):
-        self.config, self.steps, self.device, self.pad_token_id = config, steps, device, tokenizer.pad_token_id
+    def __init__(self, config: PretrainedConfig, split, windows, tokenizer, steps: int, device: torch.device):
+        self.config, self.steps, self.device, self.tokenizer = config, steps, device, tokenizer
+        self.all_windows, self.pad_token_id = windows, tokenizer.pad_token_id
+        self.evaluator = Evaluator(split.examples, WindowArrays.of(windows), DataArguments())
         with FakeTensorMode():
             self.token_types = takes_token_types(AutoModelForQuestionAnswering.from_config(config))
         self.lengths, self.flops, self.rates = np.array(windows["length"][:]), Flops(config), {}
@@ -127,6 +154,46 @@ class Bench:
     def run(self, variant: Variant, number: int) -> None:
         """One round of one variant, its model and optimizer made anew."""
         set_seed(42)
+        batches = self.batches(variant, number)
+        seconds = (self.in_trainer if variant.trainer else self.alone)(variant, batches)
+        lengths = np.full(len(batches), 384) if variant.pad else self.lengths[batches].max(1)
+        work = sum(self.flops(padded(int(length), variant.sizes)) for length in lengths) * variant.batch
+        variant.seconds_per_window.append(seconds / batches.size)
+        variant.share.append(work / seconds / self.rate(variant))
+
+    def in_trainer(self, variant: Variant, batches: np.ndarray) -> float:
+        """Seconds for ``batches`` as ``train.py`` takes them, after a first step with the widest."""
+        rows = np.concatenate([self.epoch(variant)[-variant.accumulation :], batches])
+        clock = Clock(self.device)
+        with tempfile.TemporaryDirectory() as folder:
+            args = dataclasses.replace(
+                variant.args,
+                output_dir=folder,
+                precision=variant.precision,
+                per_device_train_batch_size=variant.batch,
+                gradient_accumulation_steps=variant.accumulation,
+                activation_checkpointing=variant.recompute,
+                num_train_epochs=1,
+                train_sampling_strategy="sequential",
+                stop_if_failed=False,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            )
+            trainer = QATrainer(
+                model=AutoModelForQuestionAnswering.from_config(self.config),
+                args=fit_to_device(args),
+                train_dataset=self.all_windows.select(rows.reshape(-1)),
+                processing_class=self.tokenizer,
+                evaluator=self.evaluator,
+                callbacks=[clock],
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+        return clock.seconds
+
+    def alone(self, variant: Variant, batches: np.ndarray) -> float:
+        """Seconds for the steps of ``batches`` that were made ready before."""
         torch.set_float32_matmul_precision("high" if variant.args.tf32 else "highest")
         model = AutoModelForQuestionAnswering.from_config(self.config)
         prepare_model(model, variant.args)
@@ -137,24 +204,22 @@ class Bench:
         model.to(self.device).train()
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(variant.args, model)
         optimizer = kind(model.parameters(), **settings)
-        rows = self.tensors(variant, self.batches(variant, number))
+        rows = self.tensors(variant, batches)
         scaler = torch.amp.GradScaler(self.device.type, enabled=variant.precision == "fp16")
         started = now(self.device)
         for row in self.first(rows, variant):  # makes the optimizer's states, and the graphs
             self.step(model, optimizer, scaler, [row], variant)
-        variant.warm_up = variant.warm_up or now(self.device) - started
-        if self.device.type == "cuda" and not variant.peak:
+        if self.device.type == "cuda":  # the widest, so that the allocator has all it will need
             torch.cuda.reset_peak_memory_stats()
-            widest = self.epoch(variant)[-variant.accumulation :]
-            self.step(model, optimizer, scaler, self.tensors(variant, widest), variant)
-            variant.peak, variant.reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+            widest = self.tensors(variant, self.epoch(variant)[-variant.accumulation :])
+            self.step(model, optimizer, scaler, widest, variant)
+            variant.peak = variant.peak or torch.cuda.max_memory_allocated()
+            variant.reserved = variant.reserved or torch.cuda.max_memory_reserved()
+        variant.warm_up = variant.warm_up or now(self.device) - started
         started = now(self.device)
         for begin in range(0, len(rows), variant.accumulation):
             self.step(model, optimizer, scaler, rows[begin : begin + variant.accumulation], variant)
-        seconds = now(self.device) - started
-        work = sum(self.flops(row["input_ids"].shape[1]) * len(row["input_ids"]) for row in rows)
-        variant.seconds_per_window.append(seconds / sum(len(row["input_ids"]) for row in rows))
-        variant.share.append(work / seconds / self.rate(variant))
+        return now(self.device) - started
 
     @staticmethod
     def first(rows: list[dict], variant: Variant) -> list[dict]:
@@ -171,6 +236,8 @@ class Bench:
 
     def step(self, model, optimizer, scaler, rows: list[dict], variant: Variant) -> None:
         for row in rows:
+            if variant.args.torch_compile_mode:
+                torch.compiler.cudagraph_mark_step_begin()
             batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in row.items()}
             labels = batch.pop("start_positions"), batch.pop("end_positions")
             dtype = AUTOCAST[variant.precision]

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import HfArgumentParser, PretrainedConfig
+from transformers.utils import is_torch_tf32_available
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -38,7 +39,7 @@ from qa.speed import bf16_supported
 from qa.window_cache import load_windows
 
 FULL_SQUAD = 88_500  # training windows of SQuAD 1.1 at 384/128
-TOGETHER = "all together"
+TOGETHER, IN_TRAINER = "all together", "all, in Trainer"
 
 
 @dataclass
@@ -51,9 +52,9 @@ class Options:
     batch_size: int | None = option(None, "Windows at once (null: 8 on a GPU, 1 on a CPU).")
     accumulation: int | None = option(None, "Batches in a step (null: 2 on a GPU, 1 on a CPU).")
     steps: int | None = option(None, "Steps of each variant in a round (null: 20 on a GPU, 2 on a CPU).")
-    rounds: int = option(15, "Most rounds.")
+    rounds: int = option(30, "Most rounds.")
     seconds: float | None = option(
-        None, "No round begins that would probably end later than this (null: 330 on a GPU, 30 on a CPU)."
+        None, "No round begins that would probably end later than this (null: 330 on a GPU, 32 on a CPU)."
     )
     compiled: bool | None = option(None, "Measure torch.compile, too (null: on a GPU; on a CPU it takes minutes).")
     memory_limit_gb: float | None = option(None, "Stand in for a GPU of so many GB, a GiB of which is not for tensors.")
@@ -63,7 +64,7 @@ class Options:
         self.batch_size = self.batch_size or (8 if on_gpu else 1)
         self.accumulation = self.accumulation or (2 if on_gpu else 1)
         self.steps = self.steps or (20 if on_gpu else 2)
-        self.seconds = self.seconds or (330 if on_gpu else 30)
+        self.seconds = self.seconds or (330 if on_gpu else 32)
         self.compiled = on_gpu if self.compiled is None else self.compiled
 
 
@@ -100,13 +101,16 @@ def variants(bench: Bench, options: Options) -> list[Variant]:
         padded("fused AdamW", dataclasses.replace(plain, optim="adamw_torch_fused")),
     ]
     if on_gpu:
-        rows += [padded("TF32", dataclasses.replace(plain, tf32=True)), padded(precision, plain, precision=precision)]
+        if is_torch_tf32_available():
+            rows.append(padded("TF32", dataclasses.replace(plain, tf32=True)))
+        rows.append(padded(precision, plain, precision=precision))
     whole = functools.partial(Variant, pad=False, precision=precision)
     size, recompute = planned_batch(bench, options, best, precision)
     parts = batch * accumulation // size
     if (size, recompute) != (batch, False):
         rows.append(whole(f"all, {accumulation} x {batch}", best, batch, accumulation))
     rows.append(whole(TOGETHER, best, size, parts, recompute=recompute))
+    rows.append(whole(IN_TRAINER, best, size, parts, recompute=recompute, trainer=True))
     if not recompute:
         rows.append(whole("all, recomputed", best, size, parts, recompute=True))
     if options.compiled:
@@ -125,26 +129,34 @@ def variants(bench: Bench, options: Options) -> list[Variant]:
 
 
 def measure(bench: Bench, rows: list[Variant], options: Options) -> None:
-    """Rounds, each with every variant once, while there is time."""
-    begun, last = time.perf_counter(), 0.0
-    for number in range(options.rounds):
-        started = time.perf_counter()
-        if number and started - begun + last > options.seconds:
-            break
-        for variant in rows:
-            if variant.failed:
-                continue
-            try:
-                bench.run(variant, number)
-            except torch.OutOfMemoryError:
-                variant.failed = "out of memory"
-            except RuntimeError as error:  # a compiler that is missing, or a graph that cannot be captured
-                variant.failed = one_line(error)
-            gc.collect()
-            if bench.device.type == "cuda":
-                torch.cuda.empty_cache()
-        last = time.perf_counter() - started - (0 if number else sum(variant.warm_up for variant in rows))
-        print(f"round {number + 1}: {time.perf_counter() - started:.0f} s", flush=True)
+    """Rounds, two thirds of the time with every variant once, then with the two alone that are compared."""
+    begun, number = time.perf_counter(), 0
+    compared = [rows[0], next(variant for variant in rows if variant.name == TOGETHER)]
+    needed = {len(rows): 0.0, len(compared): 0.0}  # seconds
+    for chosen, until in ((rows, 2 / 3 * options.seconds), (compared, options.seconds)):
+        while number < options.rounds and time.perf_counter() - begun + needed[len(chosen)] < until:
+            started = time.perf_counter()
+            for variant in chosen:
+                attempt(bench, variant, number)
+            seconds = time.perf_counter() - started
+            needed[len(chosen)] = seconds - (0 if number else sum(variant.warm_up for variant in chosen))
+            number += 1
+            print(f"round {number}: {seconds:.0f} s", flush=True)
+
+
+def attempt(bench: Bench, variant: Variant, number: int) -> None:
+    """One round of one variant, unless it has failed before."""
+    if variant.failed:
+        return
+    try:
+        bench.run(variant, number)
+    except torch.OutOfMemoryError:
+        variant.failed = "out of memory"
+    except RuntimeError as error:  # a compiler that is missing, or a graph that cannot be captured
+        variant.failed = one_line(error)
+    gc.collect()
+    if bench.device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def summarize(bench: Bench, rows: list[Variant]) -> list[dict]:
@@ -228,11 +240,11 @@ def main() -> None:
     tokenizer, config = load_tokenizer(model_args), load_config(model_args)
     split = load_splits(data_args, ("validation",))["validation"]
     windows = load_windows(split.examples, tokenizer, data_args, None, "validation")
-    bench = Bench(config, windows, tokenizer, options.steps, device)
+    bench = Bench(config, split, windows, tokenizer, options.steps, device)
     rows = variants(bench, options)
     measure(bench, rows, options)
     results = summarize(bench, rows)
-    together = next(row for row in results if row["name"] == TOGETHER)
+    together, in_trainer = (next(row for row in results if row["name"] == name) for name in (TOGETHER, IN_TRAINER))
     found = {
         "device": torch.cuda.get_device_name()
         if on_gpu
@@ -246,14 +258,14 @@ def main() -> None:
         "collating_ms": collating(bench),
         "variants": results,
     }
-    if on_gpu and "examples_per_second" in together:
-        found["seconds_for_three_epochs_of_squad"] = 3 * FULL_SQUAD / together["examples_per_second"]
+    if on_gpu and "examples_per_second" in in_trainer:
+        found["seconds_for_three_epochs_of_squad"] = 3 * FULL_SQUAD / in_trainer["examples_per_second"]
     write_json(output / "results.json", found)
     print(f"\n{found['device']}, batch {found['batch']}, {len(windows):,} windows\n\n{as_table(results)}\n")
     for name in ("padding_at_batch_8", "activations_gib_at_8_x_384_fp32", "collating_ms"):
         print(f"{name}: " + "; ".join(f"{key} {value:.3f}" for key, value in found[name].items()))
     if "seconds_for_three_epochs_of_squad" in found:
-        print(f"three epochs of all of SQuAD, of such steps: {found['seconds_for_three_epochs_of_squad']:.0f} s")
+        print(f"three epochs of all of SQuAD, of Trainer's steps: {found['seconds_for_three_epochs_of_squad']:.0f} s")
     print(f"speedup: {found['speedup'] or float('nan'):.2f}; written to {output / 'results.json'}")
 
 

@@ -42,6 +42,7 @@ class QuestionAnswerer:
             device = f"cuda:{device}" if device >= 0 else "cpu"
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            torch.zeros((), device=self.device).item()  # torch knows devices that hold no numbers
             self.model, self.tokenizer, self.settings = model.eval().to(self.device), tokenizer, settings
         except (RuntimeError, AssertionError) as error:  # no such device, or torch without it
             raise UserError(f"device {device} cannot be used: {one_line(error)}") from None

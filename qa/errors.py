@@ -21,7 +21,8 @@ def one_line(error: BaseException) -> str:
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
         return type(error).__name__
-    return (" ".join(lines) if lines[0].endswith(":") else lines[0])[:300]
+    goes_on = lines[0].endswith(":") or (len(lines) > 1 and lines[1].startswith("- "))
+    return (" ".join(lines) if goes_on else lines[0])[:300]
 
 
 def rank() -> int:

@@ -22,7 +22,13 @@ from qa.output import table
 from qa.settings import SETTINGS, read_settings
 
 FEWEST = 4  # windows at once that are still worth it to keep activations: recomputing costs a third more arithmetic
-CHOSEN = "per_device_train_batch_size", "gradient_accumulation_steps", "activation_checkpointing"
+EVALUATED = 64  # windows at once in evaluation, where they fit: more are no faster
+CHOSEN = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "activation_checkpointing",
+    "per_device_eval_batch_size",
+)
 
 
 @dataclass(frozen=True)
@@ -197,6 +203,7 @@ def make_plan(
                 per_device_train_batch_size=fits[0],
                 gradient_accumulation_steps=effective // fits[0],
                 activation_checkpointing=fits[1],
+                per_device_eval_batch_size=max(args.per_device_eval_batch_size, EVALUATED),
             )
         step = training(shared(args)[0], bool(args.activation_checkpointing))
         evaluation = evaluating(args.per_device_eval_batch_size)

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AlbertConfig, BertConfig
 
 import train
+from benchmarks.steps import kept_bytes
 from qa import memory
 from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, check_training
 from qa.batches import LengthGroupedSampler
@@ -74,6 +75,8 @@ def test_it_agrees_with_torchs_own_tracker(recompute):
 )
 def test_activations_of_albert_base_at_8_x_384(attention, fused, expected):
     """GiB that the forward pass keeps, in fp32; measured by others with real tensors. The peak is above it."""
+    args = options(attn_implementation=attention, fused_gelu=fused)
+    assert kept_bytes(albert(**BASE), args, 8, 384) / GIB == pytest.approx(expected, abs=0.005)
     peak = needed(albert(**BASE), 8, 384, attn_implementation=attention, fused_gelu=fused).activations / GIB
     assert expected < peak < expected + 0.11
 
