@@ -43,10 +43,10 @@ def albert(**more) -> AlbertForQuestionAnswering:
     return model.train()
 
 
-def step(model: nn.Module, width: int | None = None) -> tuple[float, dict[str, torch.Tensor]]:
-    """Loss and gradients of one batch of windows of 9 to 40 tokens."""
+def step(model: nn.Module, width: int | None = None, lengths=(9, 17, 33, 40)) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of one batch of windows of so many tokens."""
     model.zero_grad()
-    batch = collate([9, 17, 33, 40], width)
+    batch = collate(list(lengths), width)
     start, end = batch.pop("start_positions"), batch.pop("end_positions")
     loss = masked_loss(model(**batch), batch["attention_mask"], start, end)
     loss.backward()
@@ -245,6 +245,33 @@ def test_attention_is_fused_unless_asked_otherwise():
     assert_same_step(step(model), plain)
     with pytest.raises(UserError, match="attn_implementation nonsense"):
         prepare_model(model, options(attn_implementation="nonsense"))
+
+
+def test_albert_base_is_exact_to_1e_5():
+    """Each exact improvement against the plain path, with random weights, fp32, windows of 60 and 97 tokens."""
+    sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
+    sizes |= {"vocab_size": 1000, "hidden_act": "gelu_new", "hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}
+
+    def result(width: int | None = None, recompute: bool = False, **more):
+        torch.manual_seed(0)
+        model = AlbertForQuestionAnswering(AlbertConfig(**sizes)).train()
+        prepare_model(model, options(**{"fused_gelu": False, "attn_implementation": "eager"} | more))
+        if recompute:
+            model.activation_checkpointing_enable()
+        return step(model, width, (60, 97))
+
+    plain = result()
+    improved = {
+        "fused gelu": result(fused_gelu=True),
+        "SDPA attention": result(attn_implementation="sdpa"),
+        "padded to 128": result(width=128),
+        "recomputed": result(recompute=True),
+        "all together": result(128, True, fused_gelu=True, attn_implementation="sdpa"),
+    }
+    for name, (loss, gradients) in improved.items():
+        worst = max((gradient - plain[1][key]).abs().max().item() for key, gradient in gradients.items())
+        print(f"{name}: loss {abs(loss - plain[0]):.1e}, gradients {worst:.1e}")
+        assert_same_step((loss, gradients), plain)
 
 
 def test_precision_is_chosen_for_the_card():
