@@ -11,7 +11,7 @@ from datasets import Dataset
 from qa import squad_metric
 from qa.arguments import DataArguments
 from qa.errors import UserError
-from qa.output import write_json
+from qa.output import remove, write_json
 from qa.spans import Answers, Candidates, find_candidates, lowest_null, read_answers, search
 from qa.squad_metric import question_scores
 from qa.windows import WindowArrays
@@ -205,7 +205,7 @@ def sizes(evaluation: Evaluation) -> list[tuple[str, str]]:
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     """``predictions.json``, ``nbest_predictions.json``, for 2.0 ``null_odds.json``, and ``eval_results.json`` last."""
     for name in ("nbest_predictions.json", "null_odds.json", "comparison.json"):
-        (folder / name).unlink(missing_ok=True)  # of an earlier evaluation, which may have been another
+        remove(folder / name)  # of an earlier evaluation, which may have been another
     write_json(folder / "predictions.json", evaluation.predictions)
     if evaluation.answers:
         write_json(folder / "nbest_predictions.json", evaluation.answers.nbest)

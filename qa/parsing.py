@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from qa.arguments import LISTS, RENAMED, check_training
+from qa.arguments import LISTS, RENAMED, TrainingOptions, check_training
 from qa.errors import UserError, one_line
 
 # Groups of options that answer the same question. Given on the command line, one side replaces the
@@ -181,7 +181,7 @@ def parse_arguments(
     parser.set_defaults(config=default_config)
     path, skip = config_path(argv) or saved or default_config, set()
     if path == saved:
-        others = {item.name for item in dataclasses.fields(TrainingArguments)} - parser.names
+        others = {item.name for item in dataclasses.fields(TrainingOptions)} - parser.names
         skip = others | set(OF_THE_RUN)
         if given(argv) & {"validation_file", "dataset_name"}:
             skip |= set(OF_THE_DATA)

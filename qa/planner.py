@@ -15,7 +15,7 @@ from transformers import PretrainedConfig
 from qa import checkpoints, memory
 from qa.arguments import TrainingOptions
 from qa.batches import batch_sizes, epoch_batches, padded
-from qa.distributed import divide
+from qa.distributed import divide, once
 from qa.errors import UserError, one_line, say
 from qa.memory import GIB, Memory
 from qa.output import table
@@ -258,11 +258,16 @@ def raise_too_large(training: Callable[[int, bool], Memory], args: TrainingOptio
 def plan_run(
     config: PretrainedConfig, args: TrainingOptions, lengths: np.ndarray, precision: str, pad_to: int | None
 ) -> TrainingOptions:
-    """Makes the plan and prints it: all of it with ``--plan``, else two lines. Returns the options that follow it."""
+    """The options that follow the plan, which the main process makes for all and prints."""
+    return dataclasses.replace(args, **once(lambda: print_plan(config, args, lengths, precision, pad_to)))
+
+
+def print_plan(
+    config: PretrainedConfig, args: TrainingOptions, lengths: np.ndarray, precision: str, pad_to: int | None
+) -> dict:
+    """Makes the plan and prints it: all of it with ``--plan``, else two lines. Returns what it chose."""
     on_gpu = args.device.type == "cuda" or args.plan or args.gpu_memory_gb not in (None, "auto")
     args, plan = make_plan(config, args, lengths, precision if on_gpu else "fp32", pad_to)
-    if args.process_index:
-        return args
     print(plan.full() if args.plan else plan.brief())
     if args.gpu_memory_gb == "auto" and args.device.type != "cuda":
         print("no GPU found: gpu_memory_gb: auto keeps the batch as it is; give a number to plan for a GPU")
@@ -270,4 +275,4 @@ def plan_run(
         size = torch.cuda.get_device_properties(args.device).total_memory
         if plan.peak > 0.9 * size:
             say(f"warning: the GPU has {gib(size)}, so this may not fit; gpu_memory_gb: auto finds batches that do")
-    return args
+    return {name: getattr(args, name) for name in CHOSEN}

@@ -118,6 +118,9 @@ def test_other_data_leave_the_saved_datas_limits_behind(tmp_path):
 def test_settings_saved_with_a_model_leave_the_run_behind(tmp_path):
     text = "model_name_or_path: base\noutput_dir: there\nmax_seq_length: 100\nlearning_rate: 1\n"
     (tmp_path / "settings.yaml").write_text(text)
+    own = "gpu_memory_gb: auto\nfused_gelu: false\ntorch_compile: true\nrecovery_minutes: 1\n"  # of TrainingOptions
+    with (tmp_path / "settings.yaml").open("a") as file:
+        file.write(own)
     data, model = parse_arguments((DataArguments, ModelArguments), [], saved=str(tmp_path / "settings.yaml"))
     assert data.max_seq_length == 100 and model.model_name_or_path is None
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from test_batches import collate
-from test_end_to_end import read, train_tiny
+from test_end_to_end import read, run, train_tiny
 from torch import nn
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,6 +15,7 @@ from transformers import AlbertConfig, AlbertForQuestionAnswering, BertConfig, B
 from transformers.activations import ACT2FN
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+import evaluate_qa
 import train
 from qa.arguments import TrainingOptions
 from qa.errors import UserError
@@ -156,6 +157,8 @@ def test_a_compiled_run_is_the_plain_one(tiny_data, tiny_model, tmp_path):
         torch.testing.assert_close(weight, theirs[name], rtol=0, atol=1e-5)
     one, other = (read(tmp_path / name / "predictions.json") for name in ("compiled", "plain"))
     assert one == other
+    run(evaluate_qa, "--model_name_or_path", tmp_path / "compiled")
+    assert counters["stats"]["unique_graphs"] == 2, "evaluating again compiles nothing"
     for backend, reason in (("nonsense", "Invalid backend"), ("tvm", "cannot be compiled here: .*install apache-tvm")):
         with pytest.raises(UserError, match=reason):
             train_tiny(tiny_data, tiny_model, tmp_path / backend, *more, "--torch_compile_backend", backend)

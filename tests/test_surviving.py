@@ -180,6 +180,19 @@ def test_asked_to_stop_it_saves_and_goes_on_to_the_same_end(
     assert_same_run(reference, tmp_path / "run")
 
 
+def test_a_compiled_run_goes_on_to_the_same_end(whole, tmp_path, monkeypatch):
+    _, argv = whole
+    torch._dynamo.reset()
+    compiled = ("--torch_compile_backend", "aot_eager")
+    run(train, *argv(tmp_path / "whole", *compiled))
+    with monkeypatch.context() as patch:
+        Interrupt(patch, 7, signal.SIGINT)
+        with pytest.raises(SystemExit):
+            run(train, *argv(tmp_path / "run", *compiled))
+    run(train, *argv(tmp_path / "run", *compiled))
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
 def test_a_second_ctrl_c_stops_at_once(whole, tmp_path, monkeypatch, capsys):
     reference, argv = whole
     with monkeypatch.context() as patch:
