@@ -38,6 +38,7 @@ class Plan:
     windows: int
     tokens: int
     padding: float  # padded tokens over real ones, less one
+    sizes: tuple[int, ...]  # lengths that batches are padded to; none where each has that of its longest window
     epochs: float
     steps: int
     batch: int  # windows at once on each device
@@ -85,7 +86,7 @@ class Plan:
         rows = [
             ("windows", f"{self.windows:,}"),
             ("tokens", f"{self.tokens:,}, {self.tokens / self.windows:.1f} a window, {self.length} at most"),
-            ("padding", f"{self.padding:.1%}"),
+            ("padding", f"{self.padding:.1%}" + (f", to {len(self.sizes)} lengths" if len(self.sizes) > 1 else "")),
             ("steps", f"{self.steps:,} of {self.effective} windows, {self.epochs:g} epochs"),
             ("batch", batch),
             ("activations", "recomputed on the way back" if self.recompute else "kept"),
@@ -224,6 +225,7 @@ def make_plan(
         windows=len(lengths),
         tokens=int(np.sum(lengths)),
         padding=padding,
+        sizes=batch_sizes(lengths, args, pad_to),
         epochs=args.num_train_epochs if args.max_steps <= 0 else args.max_steps / steps,
         steps=args.max_steps if args.max_steps > 0 else math.ceil(steps * args.num_train_epochs),
         batch=shared(args)[0],

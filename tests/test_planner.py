@@ -165,6 +165,12 @@ def test_a_plan_within_a_limit_and_beyond():
         make_plan(SMALL, dataclasses.replace(args, gpu_memory_gb="1.05"), lengths, "bf16")
 
 
+def test_the_plan_of_a_compiled_run_says_its_lengths():
+    args = options(train_sampling_strategy="group_by_length", torch_compile=True)
+    assert ", to 8 lengths" in make_plan(SMALL, args, LENGTHS, "bf16")[1].full()
+    assert " lengths" not in make_plan(SMALL, args, LENGTHS, "bf16", pad_to=384)[1].full()
+
+
 def test_a_model_that_cannot_be_measured_keeps_its_batch(monkeypatch, capsys):
     def of_training(*args):
         raise RuntimeError("content is needed")
