@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub.utils import logging as hub_logging
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForQuestionAnswering,
@@ -39,7 +40,10 @@ def cannot_load(what: str, name: str, error: Exception) -> UserError:
     if Path(name).expanduser().is_dir():
         if not (Path(name) / "config.json").is_file():
             return UserError(f"{what} {name} cannot be loaded: the folder has no config.json, so it is not a model's")
-        return UserError(f"{what} {name} cannot be loaded: {one_line(error)}")
+        reason = one_line(error)
+        if isinstance(error, SafetensorError):
+            reason = f"its weights are cut off or damaged ({reason}): copy or download them again"
+        return UserError(f"{what} {name} cannot be loaded: {reason}")
     return UserError(
         f"{what} {name} cannot be had: {one_line(error)} Check the name (no such folder here) and the network,"
         " log in with `hf auth login`, give a local folder, or try --config configs/demo.yaml"

@@ -81,11 +81,13 @@ def read_config(path: str, parser: ArgumentParser, skip: Container[str] = ()) ->
         skip: names to pass over; those that the command does not know are an error all the same.
     """
     try:
-        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        root = yaml.compose(Path(path).read_bytes(), Loader=yaml.BaseLoader)  # UTF-8, or UTF-16 with its mark
     except FileNotFoundError:
         raise UserError(f"{path}: no such file (--config names a YAML file such as config.yaml)") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
+    except yaml.reader.ReaderError as error:
+        raise UserError(f"{path}: is not text in UTF-8 ({error.reason}): save it as such") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}, line {mark.line + 1}" if mark else path

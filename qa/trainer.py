@@ -3,11 +3,13 @@
 import shutil
 import signal
 import time
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from torch import distributed
 from torch.nn import functional
 from transformers import Trainer, TrainerCallback
 
@@ -213,8 +215,14 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
         """Each wish that at least one process has: saving and stopping are done together."""
         if self.args.world_size == 1:
             return list(wishes)
-        counts = self.accelerator.reduce(torch.tensor(wishes, dtype=torch.float32, device=self.args.device))
+        counts = torch.tensor(wishes, dtype=torch.float32)
+        distributed.all_reduce(counts, group=self.hosts)
         return [bool(count) for count in counts]
+
+    @cached_property
+    def hosts(self):
+        """The processes as they talk to each other without their GPUs, which so need not be waited for."""
+        return distributed.new_group(backend="gloo")
 
     def _init_training_state(self, *args, **kwargs):
         """As ``Trainer``; a best checkpoint that was damaged since is forgotten, so that another can be the best."""

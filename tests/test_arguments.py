@@ -32,6 +32,17 @@ def test_yaml_scalars_get_the_types_of_their_options(tmp_path):
     assert data.train_file == ["007.json"] and model.model_name_or_path is None
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_a_file_as_an_editor_saves_it(tmp_path, encoding):
+    path = tmp_path / "c.yaml"
+    path.write_text("output_dir: Ørby\n", encoding=encoding)
+    if encoding == "latin-1":
+        with pytest.raises(UserError, match=r"c\.yaml: is not text in UTF-8"):
+            parse_arguments(ALL, [], default_config=path)
+    else:
+        assert parse_arguments(ALL, [], default_config=path)[2].output_dir == "Ørby"
+
+
 def test_command_line_overrides_the_file(tmp_path):
     text = "learning_rate: 2e-5\nmax_seq_length: 100\nload_best_model_at_end: false\n"
     _, data, training = parse(tmp_path, text, "--learning_rate", "3e-5", "--max-seq-length=200", "--bf16", "false")
