@@ -190,6 +190,8 @@ class Bench:
             )
             trainer.remove_callback(PrinterCallback)
             trainer.train()
+        if trainer.parts > 1:
+            raise torch.OutOfMemoryError("a step was repeated in parts")
         return clock.seconds
 
     def alone(self, variant: Variant, batches: np.ndarray) -> float:
@@ -225,7 +227,8 @@ class Bench:
     def first(rows: list[dict], variant: Variant) -> list[dict]:
         """What a variant is warmed up with: a batch of every length it is compiled for, else a short one."""
         if variant.args.torch_compile:
-            return list({row["input_ids"].shape[1]: row for row in rows}.values())
+            once = list({row["input_ids"].shape[1]: row for row in rows}.values())
+            return once * (3 if variant.args.torch_compile_mode else 1)  # CUDA graphs are recorded the second time
         return [{name: row[:, :16] if row.ndim > 1 else row.clamp(max=15) for name, row in rows[0].items()}]
 
     def rate(self, variant: Variant) -> float:

@@ -14,7 +14,7 @@ from qa.arguments import TrainingOptions
 
 CHUNK = 1 << 16  # numbers of windows that are Python objects at once
 MEGABATCH = 64  # steps among whose windows equal lengths are sought: enough to pad little, few enough to stay random
-GRAPHS = 8  # lengths that a model is compiled for: torch compiles no function more often (its recompile_limit)
+GRAPHS = 8  # lengths that a model is compiled for: each takes seconds to compile, and torch's own limit is 8
 MULTIPLE = 8  # of these lengths: what matrix units of a GPU like
 
 
@@ -149,18 +149,21 @@ def few_sizes(widths: np.ndarray, count: int) -> tuple[int, ...]:
     return tuple(reversed(chosen))
 
 
-def epoch_batches(lengths: np.ndarray, args: TrainingOptions) -> list[np.ndarray]:
-    """The lengths of the windows of each batch of the first epoch."""
+def epoch_batches(lengths: np.ndarray, args: TrainingOptions, step_size: int | None = None) -> list[np.ndarray]:
+    """The lengths of the windows of each batch of the first epoch; ``step_size`` if several processes share a step."""
     batch, lengths = args.train_batch_size, np.asarray(lengths)
+    step_size = step_size or batch * args.gradient_accumulation_steps
     seed = args.seed if args.data_seed is None else args.data_seed
     if args.train_sampling_strategy == "group_by_length":
-        order = np.array(list(LengthGroupedSampler(lengths, batch * args.gradient_accumulation_steps, seed)))
+        order = np.array(list(LengthGroupedSampler(lengths, step_size, seed)))
     else:
         order = np.random.default_rng(seed).permutation(len(lengths))
     return [lengths[order[begin : begin + batch]] for begin in range(0, len(order), batch)]
 
 
-def batch_sizes(lengths: np.ndarray, args: TrainingOptions, pad_to: int | None) -> tuple[int, ...]:
+def batch_sizes(
+    lengths: np.ndarray, args: TrainingOptions, pad_to: int | None, step_size: int | None = None
+) -> tuple[int, ...]:
     """The lengths that batches are padded to: ``pad_to``; else a few, if the model is compiled for each of them.
 
     Without either none: every batch has the length of its longest window.
@@ -169,4 +172,4 @@ def batch_sizes(lengths: np.ndarray, args: TrainingOptions, pad_to: int | None) 
         return (pad_to,)
     if not args.torch_compile:
         return ()
-    return few_sizes(np.array([batch.max() for batch in epoch_batches(lengths, args)]), GRAPHS)
+    return few_sizes(np.array([batch.max() for batch in epoch_batches(lengths, args, step_size)]), GRAPHS)

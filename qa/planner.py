@@ -22,13 +22,7 @@ from qa.output import table
 from qa.settings import SETTINGS, read_settings
 
 FEWEST = 4  # windows at once that are still worth it to keep activations: recomputing costs a third more arithmetic
-EVALUATED = 64  # windows at once in evaluation, where they fit: more are no faster
-CHOSEN = (
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "activation_checkpointing",
-    "per_device_eval_batch_size",
-)
+CHOSEN = "per_device_train_batch_size", "gradient_accumulation_steps", "activation_checkpointing"
 
 
 @dataclass(frozen=True)
@@ -192,6 +186,7 @@ def make_plan(
     step = evaluation = None
     if args.gpu_memory_gb and (before := earlier_choice(args)):
         args, usable = dataclasses.replace(args, **before), None
+    given = args
     try:
         if usable is not None:
             fits = choose(
@@ -204,7 +199,6 @@ def make_plan(
                 per_device_train_batch_size=fits[0],
                 gradient_accumulation_steps=effective // fits[0],
                 activation_checkpointing=fits[1],
-                per_device_eval_batch_size=max(args.per_device_eval_batch_size, EVALUATED),
             )
         step = training(shared(args)[0], bool(args.activation_checkpointing))
         evaluation = evaluating(args.per_device_eval_batch_size)
@@ -219,6 +213,7 @@ def make_plan(
             if args.gpu_memory_gb != "auto":
                 raise UserError(f"{reason}; leave out gpu_memory_gb") from None
             say(f"note: {reason}; the batch is kept as it is")
+            args = given
         step = evaluation = None
     padding, steps = epoch_of(lengths, args, pad_to)
     return args, Plan(
@@ -277,4 +272,4 @@ def print_plan(
         size = torch.cuda.get_device_properties(args.device).total_memory
         if plan.peak > 0.9 * size:
             say(f"warning: the GPU has {gib(size)}, so this may not fit; gpu_memory_gb: auto finds batches that do")
-    return {name: getattr(args, name) for name in CHOSEN}
+    return {name: getattr(args, name) for name in (*CHOSEN, "per_device_eval_batch_size")}

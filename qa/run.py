@@ -1,6 +1,7 @@
 """One run in one folder: who holds it, where it goes on from, and how it is stopped."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -25,7 +26,8 @@ HOLDER = ".holder.json"
 # does not matter where the windows are the same.
 HARMLESS = {"output_dir", "cache_dir", "preprocessing_num_workers", "overwrite_cache", "per_device_eval_batch_size"}
 HARMLESS |= {"disable_tqdm", "run_name", "report_to", "save_total_limit", "recovery_minutes", "push_to_hub", "demo_dir"}
-HARMLESS |= {"stop_if_failed", "gpu_memory_gb", "accelerator_config"}
+HARMLESS |= {"stop_if_failed", "gpu_memory_gb", "accelerator_config", "activation_checkpointing"}
+CUTS = "per_device_train_batch_size", "gradient_accumulation_steps"  # of a step, which stays the same
 HARMLESS_BEGINNINGS = "logging_", "log_", "hub_", "dataloader_", "ddp_"
 SOURCES = {"train_file", "dataset_name", "dataset_config_name", "tokenizer_name", "columns"}
 SOURCES |= {"max_train_samples_per_source"}
@@ -164,9 +166,11 @@ def compare(start: Path, settings: dict, windows: str) -> tuple[list[str], list[
     before, now = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(yaml.safe_dump(settings))
     default, same_windows = TrainingOptions(output_dir="").to_dict(), manifest.get("windows") == windows
     harmless, harmful = [], [] if same_windows or not manifest else ["the training windows"]
+    steps = [math.prod(each.get(name, default[name]) for name in CUTS) for each in (before, now)]
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             fine = name in HARMLESS or name.startswith(HARMLESS_BEGINNINGS) or (same_windows and name in SOURCES)
+            fine = fine or (name in CUTS and steps[0] == steps[1])
             values = (f"{settings.get(name, default.get(name))}" for settings in (before, now))
             (harmless if fine else harmful).append(f"{name} {' -> '.join(values)}")
     return harmless, harmful

@@ -115,13 +115,15 @@ class SmallerSteps:
             pending = self.batches[: self.begun]
 
     def step_in_parts(self, model, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Forward and backward of one batch; its mean loss over the accumulated batches, as ``Trainer`` gives it."""
-        if self.parts == 1:
-            return super().training_step(model, inputs)
-        accumulated, loss, size = self.current_gradient_accumulation_steps, 0, len(inputs["input_ids"])
+        """Forward and backward of one batch; its share of the step's mean loss over all windows.
+
+        ``Trainer`` takes the mean of the batches' means, in which the windows of a last, smaller batch count more.
+        """
+        accumulated, loss = self.current_gradient_accumulation_steps, 0
+        windows = sum(len(batch["input_ids"]) for batch in self.batches)
         try:
             for part in split(inputs, self.parts):
-                self.current_gradient_accumulation_steps = accumulated * size / len(part["input_ids"])
+                self.current_gradient_accumulation_steps = windows / len(part["input_ids"])
                 loss = loss + super().training_step(model, part)
         finally:
             self.current_gradient_accumulation_steps = accumulated

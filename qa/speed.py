@@ -14,8 +14,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.albert.modeling_albert import AlbertLayerGroup
 
 from qa.arguments import TrainingOptions
+from qa.batches import GRAPHS
 from qa.errors import UserError, one_line
 
+CUDA_GRAPHS = "reduce-overhead", "max-autotune"  # modes of torch.compile that use them
 AUTOCAST = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}  # what matrices are multiplied in
 
 
@@ -84,7 +86,13 @@ def compile_blocks(model: nn.Module, args: TrainingOptions) -> None:
     """Compiles a layer, not the model: its graph serves all of them, so that compiling takes a fraction of the time.
 
     One graph for each length of a batch, since one for all lengths is slower.
+
+    Raises:
+        UserError: CUDA graphs with accumulated gradients, which the next batch's graph would overwrite.
     """
+    if args.torch_compile_mode in CUDA_GRAPHS and args.gradient_accumulation_steps > 1:
+        raise UserError(f"torch_compile_mode {args.torch_compile_mode} needs gradient_accumulation_steps: 1")
+    torch._dynamo.config.recompile_limit = 8 * GRAPHS  # a model may have several kinds of layers
     for block in [*repeated_blocks(model)] or [model]:
         block.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode, dynamic=False)
 
@@ -114,6 +122,7 @@ class CompiledSteps:
 def prepare_model(model: PreTrainedModel, args: TrainingOptions) -> None:
     """What the options ask of the model itself, before it is trained or evaluated."""
     AttentionMaskInterface.register("sdpa", padding_mask)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for each new length, which takes longer than a step
     if args.attn_implementation:
         try:
             model.set_attn_implementation(args.attn_implementation)

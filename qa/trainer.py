@@ -83,7 +83,7 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
             compile_blocks(model, kwargs["args"])
         train_dataset, sizes = kwargs.get("train_dataset"), (pad_to,) if pad_to else ()
         if train_dataset is not None:
-            sizes = batch_sizes(column(train_dataset, "length"), kwargs["args"], pad_to)
+            sizes = batch_sizes(column(train_dataset, "length"), kwargs["args"], pad_to, group_size)
         super().__init__(
             data_collator=Collator(tokenizer.pad_token_id, takes_token_types(model), sizes),
             compute_metrics=self.score,
@@ -138,8 +138,12 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
         the best starts and ends, the logits of CLS, and the loss of every window."""
         inputs = self._prepare_inputs(inputs)
         labels = inputs.pop("start_positions"), inputs.pop("end_positions")
-        with torch.no_grad(), self.compute_loss_context_manager(), self.uncompiled():
-            outputs = model(**inputs)
+        try:
+            with torch.no_grad(), self.compute_loss_context_manager(), self.uncompiled():
+                outputs = model(**inputs)
+        except torch.OutOfMemoryError:
+            size = self.args.per_device_eval_batch_size
+            raise UserError(f"evaluation runs out of memory: lower per_device_eval_batch_size, now {size}") from None
         mask, count = inputs["attention_mask"], self.evaluator.args.n_best_size
         start, end = outputs.start_logits.float(), outputs.end_logits.float()
         cls = mask.sum(1, keepdim=True) - 1 if self.cls_last else torch.zeros_like(mask[:, :1])

@@ -1,5 +1,6 @@
 """What is faster or smaller gives the same result; what has failed is called failed."""
 
+import functools
 import json
 import math
 
@@ -168,14 +169,14 @@ def test_a_compiled_run_is_the_plain_one(tiny_data, tiny_model, tmp_path):
 
 
 def test_a_step_is_the_same_however_it_is_cut(tiny_data, tiny_model, tmp_path):
-    """Steps of 12 of 40 windows, the last of 4, as one batch, three, or twelve."""
+    """Steps of 15 of 40 windows, the last of 10, in batches of 15, of 5, and of 3, the very last one then of 1."""
     from safetensors.torch import load_file
 
     more = ("--optim", "sgd", "--load_best_model_at_end", "false", "--save_strategy", "no", "--eval_strategy", "no")
     more += ("--train_sampling_strategy", "group_by_length", "--max_eval_samples", 2)
     runs = []
-    for batch in (12, 4, 1):
-        cut = ("--per_device_train_batch_size", batch, "--gradient_accumulation_steps", 12 // batch)
+    for batch in (15, 5, 3):
+        cut = ("--per_device_train_batch_size", batch, "--gradient_accumulation_steps", 15 // batch)
         train_tiny(tiny_data, tiny_model, tmp_path / str(batch), *more, *cut)
         runs.append(load_file(tmp_path / str(batch) / "model.safetensors"))
     for name, weight in runs[0].items():
@@ -391,6 +392,26 @@ def test_out_of_memory_is_the_same_step_in_smaller_parts(tiny_data, tiny_model, 
     ours, theirs = (load_file(tmp_path / name / "checkpoint-10/model.safetensors") for name in ("halved", "plain"))
     for name, weight in ours.items():
         torch.testing.assert_close(weight, theirs[name], rtol=0, atol=1e-5)
+
+
+def test_evaluation_that_does_not_fit_ends_in_one_line(tiny_data, tiny_model, tmp_path, monkeypatch):
+    original = AlbertForQuestionAnswering.forward
+
+    @functools.wraps(original)
+    def forward(model, *args, **kwargs):
+        if not model.training:
+            raise torch.OutOfMemoryError("simulated")
+        return original(model, *args, **kwargs)
+
+    monkeypatch.setattr(AlbertForQuestionAnswering, "forward", forward)
+    with pytest.raises(UserError, match="evaluation runs out of memory: lower per_device_eval_batch_size, now 8"):
+        train_tiny(tiny_data, tiny_model, tmp_path / "run")
+
+
+def test_cuda_graphs_and_accumulated_gradients_exclude_each_other(tiny_data, tiny_model, tmp_path):
+    mode = ("--torch_compile_mode", "reduce-overhead", "--gradient_accumulation_steps", 2)
+    with pytest.raises(UserError, match="reduce-overhead needs gradient_accumulation_steps: 1"):
+        train_tiny(tiny_data, tiny_model, tmp_path / "run", *mode)
 
 
 def test_what_never_fits_ends_in_one_line(tiny_data, tiny_model, tmp_path, monkeypatch):

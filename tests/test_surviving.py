@@ -180,6 +180,18 @@ def test_asked_to_stop_it_saves_and_goes_on_to_the_same_end(
     assert_same_run(reference, tmp_path / "run")
 
 
+def test_it_goes_on_with_the_same_steps_cut_otherwise(whole, tmp_path, monkeypatch, capsys):
+    _, argv = whole
+    with monkeypatch.context() as patch:
+        Interrupt(patch, 7, signal.SIGINT)
+        with pytest.raises(SystemExit):
+            run(train, *argv(tmp_path / "run"))
+    with pytest.raises(UserError, match="per_device_train_batch_size 4 -> 8"):
+        run(train, *argv(tmp_path / "run", "--per_device_train_batch_size", 8))
+    run(train, *argv(tmp_path / "run", "--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 1))
+    assert "recovery-7" in capsys.readouterr().out and read(tmp_path / "run/train_results.json")["global_step"] == 15
+
+
 def test_a_compiled_run_goes_on_to_the_same_end(whole, tmp_path, monkeypatch):
     _, argv = whole
     torch._dynamo.reset()
