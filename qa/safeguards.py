@@ -109,8 +109,9 @@ class SmallerSteps:
             model.zero_grad()  # outside of except, whose traceback would hold on to the activations
             torch.cuda.empty_cache()
             if self.parts == 1:
-                count = f"{math.ceil(largest / 2)} instead of {largest}"
-                say(f"note: out of memory; the step is repeated, and training goes on, with {count} windows at once")
+                count = f"{math.ceil(largest / 2)} instead of {largest} windows at once"
+                count += ", uncompiled" if self.args.torch_compile else ""
+                say(f"note: out of memory; the step is repeated, and training goes on, with {count}")
             self.parts *= 2
             pending = self.batches[: self.begun]
 

@@ -122,7 +122,9 @@ class CompiledSteps:
 def prepare_model(model: PreTrainedModel, args: TrainingOptions) -> None:
     """What the options ask of the model itself, before it is trained or evaluated."""
     AttentionMaskInterface.register("sdpa", padding_mask)
-    torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for each new length, which takes longer than a step
+    torch.backends.cuda.enable_cudnn_sdp(
+        False
+    )  # it makes a plan for each new length, which can take longer than a step
     if args.attn_implementation:
         try:
             model.set_attn_implementation(args.attn_implementation)
