@@ -18,6 +18,7 @@ import preprocess
 import train
 from qa.arguments import REPOSITORY
 from qa.errors import UserError
+from qa.squad_metric import normalize_answer
 
 SMALL = ("--max_seq_length", "48", "--doc_stride", "8", "--max_query_length", "16")
 
@@ -162,7 +163,11 @@ def test_squad_2_with_its_best_threshold_kept_and_used(negatives, tiny_data, tin
         run(evaluate_qa, *keep)
         assert "is kept in" in capsys.readouterr().out
         run(evaluate_qa, "--model_name_or_path", model, "--output_dir", again)
-        assert read(again / "eval_results.json")["f1"] == pytest.approx(best["best_f1"])
+        reached, given = (read(again / f"{name}.json") for name in ("eval_results", "predictions"))
+        if all(normalize_answer(text) for text in given.values() if text):
+            assert reached["f1"] == pytest.approx(best["best_f1"])
+        else:  # an answer such as "a" counts as none for the official scores, and as one for their best threshold
+            assert reached["f1"] >= best["best_f1"]
         assert "Which threshold?" in (again / "report.html").read_text()
     else:
         with pytest.raises(UserError, match="no threshold on these questions beats answering nothing"):
