@@ -150,14 +150,7 @@ def run_model(
     check_fit(tokenizer, config)
     check_lengths(WindowSettings.of(evaluator.args), tokenizer, position_limit(config))
     plain = dataclasses.replace(
-        fit_to_device(args),
-        report_to="none",
-        eval_strategy="no",
-        load_best_model_at_end=False,
-        push_to_hub=False,
-        torch_compile=False,
-        torch_compile_backend=None,
-        torch_compile_mode=None,
+        fit_to_device(args), report_to="none", eval_strategy="no", load_best_model_at_end=False, push_to_hub=False
     )
     trainer = QATrainer(
         model=load_model(model_args, config, training=False),

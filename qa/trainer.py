@@ -79,11 +79,11 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
             kwargs["args"]._n_gpu = 1
         model, tokenizer = kwargs["model"], kwargs["processing_class"]
         prepare_model(model, kwargs["args"])
-        if kwargs["args"].torch_compile:
-            compile_blocks(model, kwargs["args"])
         train_dataset, sizes = kwargs.get("train_dataset"), (pad_to,) if pad_to else ()
         if train_dataset is not None:
             sizes = batch_sizes(column(train_dataset, "length"), kwargs["args"], pad_to, group_size)
+            if kwargs["args"].torch_compile:  # evaluation uses nothing compiled
+                compile_blocks(model, kwargs["args"])
         super().__init__(
             data_collator=Collator(tokenizer.pad_token_id, takes_token_types(model), sizes),
             compute_metrics=self.score,
