@@ -31,13 +31,13 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from qa.answerer import QuestionAnswerer
-from qa.arguments import DataArguments, ModelArguments, option
-from qa.errors import UserError, run_command, say
-from qa.output import table
-from qa.parsing import parse_arguments
-from qa.reading import Unreadable, read_file, read_text, require_file
-from qa.settings import saved_settings
+from qa.data.formats import Unreadable, read_file, read_text, require_file
+from qa.inference.answerer import QuestionAnswerer
+from qa.io.files import table
+from qa.options.arguments import DataArguments, ModelArguments, option
+from qa.options.parser import parse_arguments
+from qa.options.saved import saved_settings
+from qa.runtime.errors import UserError, run_command, say
 
 __all__ = ["QuestionAnswerer", "pipeline"]
 WIDTH = 80  # columns, of which a sentence takes what the names leave

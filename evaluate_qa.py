@@ -27,11 +27,11 @@ import numpy as np
 from datasets import Dataset
 from transformers import TrainingArguments
 
-from qa.arguments import DataArguments, ModelArguments, TrainingOptions, option
-from qa.data import Split, load_splits
-from qa.distributed import join
-from qa.errors import UserError, run_command, say
-from qa.evaluation import (
+from qa.data.formats import read_text, require_file
+from qa.data.splits import Split, load_splits
+from qa.data.window_cache import load_windows
+from qa.data.windows import WindowArrays, WindowSettings, check_lengths
+from qa.evaluation.evaluator import (
     Evaluation,
     Evaluator,
     degenerate,
@@ -42,17 +42,17 @@ from qa.evaluation import (
     sizes,
     write_evaluation,
 )
-from qa.models import check_fit, load_config, load_model, load_tokenizer, position_limit
-from qa.output import make_folder, table, write_json, write_yaml
-from qa.parsing import parse_arguments
-from qa.reading import read_text, require_file
-from qa.report import compare_with, differences, write_report
-from qa.settings import SETTINGS, read_settings, saved_settings
-from qa.spans import LARGEST
-from qa.speed import fit_to_device
-from qa.trainer import QATrainer
-from qa.window_cache import load_windows
-from qa.windows import WindowArrays, WindowSettings, check_lengths
+from qa.evaluation.report import compare_with, differences, write_report
+from qa.inference.spans import LARGEST
+from qa.io.files import make_folder, table, write_json, write_yaml
+from qa.model.loading import check_fit, load_config, load_model, load_tokenizer, position_limit
+from qa.model.optimizations import fit_to_device
+from qa.options.arguments import DataArguments, ModelArguments, TrainingOptions, option
+from qa.options.parser import parse_arguments
+from qa.options.saved import SETTINGS, read_settings, saved_settings
+from qa.runtime.distributed import join
+from qa.runtime.errors import UserError, run_command, say
+from qa.training.trainer import QATrainer
 
 
 @dataclass

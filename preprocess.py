@@ -19,17 +19,17 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions
-from qa.checks import Problem
-from qa.data import describe_leak, read_splits, require_usable
-from qa.demo import write_demo
-from qa.errors import UserError, run_command
-from qa.models import load_tokenizer
-from qa.output import make_folder, table, write_json, write_text
-from qa.parsing import parse_arguments
-from qa.summary import LOWEST_LABEL_F1, Overview, check_dropped, count_questions, lost_problems, summarize
-from qa.window_cache import load_windows
-from qa.windows import WindowSettings, check_lengths
+from qa.data.checks import Problem
+from qa.data.demo import write_demo
+from qa.data.splits import describe_leak, read_splits, require_usable
+from qa.data.window_cache import load_windows
+from qa.data.windows import WindowSettings, check_lengths
+from qa.evaluation.coverage import LOWEST_LABEL_F1, Overview, check_dropped, count_questions, lost_problems, summarize
+from qa.io.files import make_folder, table, write_json, write_text
+from qa.model.loading import load_tokenizer
+from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions
+from qa.options.parser import parse_arguments
+from qa.runtime.errors import UserError, run_command
 
 PROBLEMS = "problems.jsonl"
 SHOWN = 3  # problems of each kind that are printed; the file has them all

@@ -16,10 +16,10 @@ if __name__ == "__main__":
 from dataclasses import dataclass
 from pathlib import Path
 
-from qa import hub
-from qa.arguments import option
-from qa.errors import UserError, run_command
-from qa.parsing import parse_arguments
+from qa.hub import publish as hub
+from qa.options.arguments import option
+from qa.options.parser import parse_arguments
+from qa.runtime.errors import UserError, run_command
 
 
 @dataclass

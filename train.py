@@ -30,27 +30,27 @@ from datasets import Dataset
 from transformers import PretrainedConfig, TrainingArguments, set_seed
 from transformers.trainer_utils import TrainOutput
 
-from qa import hub
-from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, as_settings
-from qa.card import RUN, record_run
-from qa.checkpoints import FINISHED, check_space, find_checkpoints, remove_recoveries, step_of
-from qa.data import Split, load_splits
-from qa.demo import write_demo
-from qa.distributed import join, once, share_batch
-from qa.errors import UserError, one_line, run_command, say
-from qa.evaluation import Evaluator, degenerate, headline, plain_metrics, write_evaluation
-from qa.figures import training_curves, write_picture
-from qa.models import check_fit, load_config, load_model, load_tokenizer, position_limit
-from qa.output import make_folder, table, write_json
-from qa.parsing import parse_arguments
-from qa.planner import plan_run
-from qa.report import write_report
-from qa.run import Stopped, StopRequest, check_folder, find_start, hold
-from qa.speed import bf16_supported, fit_to_device, wanted_precision
-from qa.summary import Overview, check_dropped, check_labels, describe, outside
-from qa.trainer import QATrainer
-from qa.window_cache import load_windows
-from qa.windows import WindowArrays, WindowSettings, check_lengths, column
+from qa.data.demo import write_demo
+from qa.data.splits import Split, load_splits
+from qa.data.window_cache import load_windows
+from qa.data.windows import WindowArrays, WindowSettings, check_lengths, column
+from qa.evaluation.coverage import Overview, check_dropped, check_labels, describe, outside
+from qa.evaluation.evaluator import Evaluator, degenerate, headline, plain_metrics, write_evaluation
+from qa.evaluation.figures import training_curves, write_picture
+from qa.evaluation.report import write_report
+from qa.hub import publish as hub
+from qa.hub.model_card import RUN, record_run
+from qa.io.files import make_folder, table, write_json
+from qa.model.loading import check_fit, load_config, load_model, load_tokenizer, position_limit
+from qa.model.optimizations import bf16_supported, fit_to_device, wanted_precision
+from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, as_settings
+from qa.options.parser import parse_arguments
+from qa.runtime.distributed import join, once, share_batch
+from qa.runtime.errors import UserError, one_line, run_command, say
+from qa.training.checkpoints import FINISHED, check_space, find_checkpoints, remove_recoveries, step_of
+from qa.training.planner import plan_run
+from qa.training.resume import Stopped, StopRequest, check_folder, find_start, hold
+from qa.training.trainer import QATrainer
 
 
 def check_metric(args: TrainingArguments, negatives: bool) -> None:

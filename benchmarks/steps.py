@@ -19,15 +19,15 @@ from transformers import (
     set_seed,
 )
 
-from qa import memory
-from qa.arguments import DataArguments, TrainingOptions
-from qa.batches import Collator, FixedOrder, LengthGroupedSampler, WindowRows, padded
-from qa.evaluation import Evaluator
-from qa.models import takes_token_types
-from qa.planner import epoch_of
-from qa.speed import AUTOCAST, compile_blocks, fit_to_device, prepare_model
-from qa.trainer import QATrainer, masked_loss
-from qa.windows import WindowArrays
+from qa.data.windows import WindowArrays
+from qa.evaluation.evaluator import Evaluator
+from qa.model import memory
+from qa.model.loading import takes_token_types
+from qa.model.optimizations import AUTOCAST, compile_blocks, fit_to_device, prepare_model
+from qa.options.arguments import DataArguments, TrainingOptions
+from qa.training.batching import Collator, FixedOrder, LengthGroupedSampler, WindowRows, padded
+from qa.training.planner import epoch_of
+from qa.training.trainer import QATrainer, masked_loss
 
 
 @dataclass

@@ -26,17 +26,17 @@ from transformers.utils import is_torch_tf32_available
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.steps import Bench, Variant, collating, kept_bytes
-from qa import memory
-from qa.arguments import DataArguments, ModelArguments, TrainingOptions, option
-from qa.batches import GRAPHS, batch_sizes
-from qa.data import load_splits
-from qa.errors import UserError, one_line, run_command
-from qa.memory import GIB
-from qa.models import load_config, load_tokenizer
-from qa.output import make_folder, write_json
-from qa.planner import choose, epoch_of, usable_share
-from qa.speed import bf16_supported
-from qa.window_cache import load_windows
+from qa.data.splits import load_splits
+from qa.data.window_cache import load_windows
+from qa.io.files import make_folder, write_json
+from qa.model import memory
+from qa.model.loading import load_config, load_tokenizer
+from qa.model.memory import GIB
+from qa.model.optimizations import bf16_supported
+from qa.options.arguments import DataArguments, ModelArguments, TrainingOptions, option
+from qa.runtime.errors import UserError, one_line, run_command
+from qa.training.batching import GRAPHS, batch_sizes
+from qa.training.planner import choose, epoch_of, usable_share
 
 FULL_SQUAD = 88_500  # training windows of SQuAD 1.1 at 384/128
 TOGETHER, IN_TRAINER, AS_GRAPHS = "all together", "all, in Trainer", "all, as CUDA graphs"

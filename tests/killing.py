@@ -18,7 +18,7 @@ import torch
 import transformers
 
 import train
-from qa.checkpoints import FINISHED
+from qa.training.checkpoints import FINISHED
 
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate", "os.listdir"}
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from qa import analysis
-from qa.squad_metric import score_v2
+from qa.evaluation import analysis
+from qa.evaluation.squad_metric import score_v2
 
 
 def test_interval_agrees_with_the_normal_one():
@@ -108,7 +108,7 @@ def random_evaluation(seed: int, count: int = 60):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_threshold_curve_is_what_the_metric_gives_at_each_threshold(seed):
-    from qa.squad_metric import question_scores
+    from qa.evaluation.squad_metric import question_scores
 
     ids, answerable, references, texts, odds = random_evaluation(seed)
     exact, f1 = (np.array([part[key] for key in ids], float) for part in question_scores(texts, references, True))

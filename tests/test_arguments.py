@@ -5,16 +5,16 @@ import sys
 
 import pytest
 
-from qa.arguments import (
+from qa.io.files import write_yaml
+from qa.options.arguments import (
     REPOSITORY,
     DataArguments,
     ModelArguments,
     TrainingOptions,
     as_settings,
 )
-from qa.errors import UserError
-from qa.output import write_yaml
-from qa.parsing import parse_arguments
+from qa.options.parser import parse_arguments
+from qa.runtime.errors import UserError
 
 ALL = (ModelArguments, DataArguments, TrainingOptions)
 

@@ -19,12 +19,12 @@ from datasets import Dataset
 from test_end_to_end import read, run, train_tiny
 
 import ask
-from qa import answerer as answerer_module
-from qa.documents import Document, Frame, QuestionWindows, whole_words
-from qa.errors import UserError
-from qa.evaluation import Evaluator
-from qa.spans import find_candidates
-from qa.windows import FEATURES, WindowArrays, WindowSettings, make_windows
+from qa.data.documents import Document, Frame, QuestionWindows, whole_words
+from qa.data.windows import FEATURES, WindowArrays, WindowSettings, make_windows
+from qa.evaluation.evaluator import Evaluator
+from qa.inference import answerer as answerer_module
+from qa.inference.spans import find_candidates
+from qa.runtime.errors import UserError
 
 CONTEXT = "It was long ago.  Zoë was born in Sollen in 1931. Mira and Arna were born in Ørby. " * 5
 QUESTIONS = ["Where was Zoë born?", "Where was Mira born?", "Where was Arna born?"]
@@ -112,7 +112,7 @@ def test_windows_held_at_once_do_not_change_answers(answerer, monkeypatch):
     whole = list(answerer.stream(pairs))
     monkeypatch.setattr(answerer_module, "WINDOWS", 1)
     monkeypatch.setattr(answerer_module, "QUESTIONS", 2)
-    monkeypatch.setattr("qa.ranking.CHUNK", 1)
+    monkeypatch.setattr("qa.inference.decoding.CHUNK", 1)
     parts = list(answerer.stream(pairs))
     assert [x["answer"] for x in whole] == [x["answer"] for x in parts]
 

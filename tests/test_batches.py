@@ -8,9 +8,9 @@ import pytest
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
-from qa.arguments import TrainingOptions
-from qa.batches import Collator, LengthGroupedSampler, WindowRows, batch_sizes, by_length, few_sizes, padded
-from qa.planner import epoch_of
+from qa.options.arguments import TrainingOptions
+from qa.training.batching import Collator, LengthGroupedSampler, WindowRows, batch_sizes, by_length, few_sizes, padded
+from qa.training.planner import epoch_of
 
 
 def collate(lengths: list[int], pad_to: int | None = None) -> dict:

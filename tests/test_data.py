@@ -9,11 +9,11 @@ from conftest import squad
 from datasets import Dataset
 
 import preprocess
-from qa.arguments import DataArguments
-from qa.checks import Unusable, locate, parse_answers
-from qa.data import load_splits
-from qa.errors import UserError
-from qa.summary import check_dropped, describe
+from qa.data.checks import Unusable, locate, parse_answers
+from qa.data.splits import load_splits
+from qa.evaluation.coverage import check_dropped, describe
+from qa.options.arguments import DataArguments
+from qa.runtime.errors import UserError
 
 ROWS = [
     {

@@ -8,9 +8,9 @@ import sys
 import pytest
 from transformers import AutoTokenizer
 
-from qa.arguments import REPOSITORY, DataArguments
-from qa.data import load_splits
-from qa.demo import write_demo
+from qa.data.demo import write_demo
+from qa.data.splits import load_splits
+from qa.options.arguments import REPOSITORY, DataArguments
 
 
 @pytest.fixture(scope="module")

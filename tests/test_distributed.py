@@ -20,10 +20,10 @@ from test_end_to_end import SMALL, read, run
 from torch.utils.data import BatchSampler
 
 import train
-from qa import checkpoints
-from qa.arguments import REPOSITORY
-from qa.batches import LengthGroupedSampler
-from qa.distributed import divide
+from qa.options.arguments import REPOSITORY
+from qa.runtime.distributed import divide
+from qa.training import checkpoints
+from qa.training.batching import LengthGroupedSampler
 
 # 36 windows, 12 a step: three steps in each of three epochs; the 16 windows of evaluation end in uneven batches.
 RUN = ("--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 3, "--num_train_epochs", 3)

@@ -16,9 +16,9 @@ import ask
 import evaluate_qa
 import preprocess
 import train
-from qa.arguments import REPOSITORY
-from qa.errors import UserError
-from qa.squad_metric import normalize_answer
+from qa.evaluation.squad_metric import normalize_answer
+from qa.options.arguments import REPOSITORY
+from qa.runtime.errors import UserError
 
 SMALL = ("--max_seq_length", "48", "--doc_stride", "8", "--max_query_length", "16")
 
@@ -230,7 +230,7 @@ def test_a_long_document_is_evaluated_in_little_memory(trained, tmp_path, monkey
     """40,000 characters, hundreds of windows: of each only the best tokens are kept."""
     from conftest import squad
 
-    from qa.evaluation import Evaluator
+    from qa.evaluation.evaluator import Evaluator
 
     kept, call = [], Evaluator.__call__
     monkeypatch.setattr(Evaluator, "__call__", lambda self, *parts: kept.append(parts[0]) or call(self, *parts))
@@ -287,10 +287,10 @@ def test_answers_that_no_window_holds_are_dropped_from_training(tiny_model, tmp_
 
 def test_wrong_offsets_stop_training(tiny_data, tiny_model, tmp_path, monkeypatch):
     """A tokenizer whose offsets drop each word's first letter, as one RoBERTa variant's did."""
-    import qa.windows
+    import qa.data.windows
 
     monkeypatch.setattr(
-        qa.windows, "trim_white_space", lambda offsets, *_: (offsets + np.array([1, 0])).astype(np.int32)
+        qa.data.windows, "trim_white_space", lambda offsets, *_: (offsets + np.array([1, 0])).astype(np.int32)
     )
     with pytest.raises(UserError, match=r"decoded back to text, reach F1 .* offsets are wrong"):
         train_tiny(tiny_data, tiny_model, tmp_path / "model")

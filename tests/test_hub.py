@@ -22,12 +22,12 @@ import evaluate_qa
 import publish
 import train
 from ask import QuestionAnswerer
-from qa import hub as hub_module
-from qa.arguments import ModelArguments
-from qa.card import clean_command, is_place, make_card, published_settings
-from qa.errors import UserError
-from qa.models import load_config, load_model
-from qa.settings import PUBLISHED
+from qa.hub import publish as hub_module
+from qa.hub.model_card import clean_command, is_place, make_card, published_settings
+from qa.model.loading import load_config, load_model
+from qa.options.arguments import ModelArguments
+from qa.options.saved import PUBLISHED
+from qa.runtime.errors import UserError
 
 QUESTION = {"question": "Where was Zoë born?", "context": "It was long ago. Zoë was born in Sollen in 1931. " * 6}
 COMMIT, PREUPLOAD = r"POST /api/models/me/model/commit", r"POST /api/models/me/model/preupload"

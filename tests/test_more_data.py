@@ -14,12 +14,12 @@ from test_end_to_end import SMALL, read, run
 
 import preprocess
 import train
-from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, as_settings
-from qa.card import make_card, record_run
-from qa.data import load_splits, read_splits
-from qa.errors import UserError
-from qa.output import write_json, write_yaml
-from qa.parsing import parse_arguments
+from qa.data.splits import load_splits, read_splits
+from qa.hub.model_card import make_card, record_run
+from qa.io.files import write_json, write_yaml
+from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, as_settings
+from qa.options.parser import parse_arguments
+from qa.runtime.errors import UserError
 
 ALL = ModelArguments, DataArguments, TrainingOptions
 CONTEXT = "Mira was born in Sollen in 1931."
@@ -198,9 +198,9 @@ def test_parts_of_a_split_give_the_figures_of_the_whole(three, tiny_model, tmp_p
     """Questions and windows are looked at part by part, so that they need not fit in memory."""
     from transformers import AutoTokenizer
 
-    from qa import windows
-    from qa.summary import Overview
-    from qa.window_cache import load_windows
+    from qa.data import windows
+    from qa.data.window_cache import load_windows
+    from qa.evaluation.coverage import Overview
 
     lengths = {"max_seq_length": 11, "doc_stride": 0, "max_query_length": 3, "first_window_only": True}
     args = DataArguments(train_file=three[1:], **lengths)
@@ -216,7 +216,7 @@ def test_parts_of_a_split_give_the_figures_of_the_whole(three, tiny_model, tmp_p
 
 def test_files_are_read_piece_by_piece(tmp_path, monkeypatch):
     """JSON lines, CSV and Parquet longer than what is read at once, and an error far from the beginning."""
-    from qa import reading
+    from qa.data import formats as reading
 
     monkeypatch.setattr(reading, "BLOCK", 7)
     monkeypatch.setattr(reading, "ROWS", 3)

@@ -26,12 +26,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForQuestionAnswering
 
-from qa.arguments import DataArguments, ModelArguments
-from qa.checks import locate
-from qa.data import load_splits
-from qa.errors import UserError
-from qa.models import check_fit, load_config, load_model, load_tokenizer, position_limit
-from qa.windows import WindowSettings, check_lengths
+from qa.data.checks import locate
+from qa.data.splits import load_splits
+from qa.data.windows import WindowSettings, check_lengths
+from qa.model.loading import check_fit, load_config, load_model, load_tokenizer, position_limit
+from qa.options.arguments import DataArguments, ModelArguments
+from qa.runtime.errors import UserError
 
 SECONDS = 10  # a variant that takes longer hangs
 

@@ -13,13 +13,13 @@ from transformers import AlbertConfig, BertConfig
 
 import train
 from benchmarks.steps import kept_bytes
-from qa import memory
-from qa.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, check_training
-from qa.batches import LengthGroupedSampler
-from qa.errors import UserError
-from qa.memory import GIB, LiveBytes, of_evaluation, of_training
-from qa.parsing import parse_arguments
-from qa.planner import choose, epoch_of, make_plan
+from qa.model import memory
+from qa.model.memory import GIB, LiveBytes, of_evaluation, of_training
+from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, check_training
+from qa.options.parser import parse_arguments
+from qa.runtime.errors import UserError
+from qa.training.batching import LengthGroupedSampler
+from qa.training.planner import choose, epoch_of, make_plan
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "hidden_act": "gelu_new"}
 BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
@@ -179,7 +179,7 @@ def test_a_model_that_cannot_be_measured_keeps_its_batch(monkeypatch, capsys):
     args = options(per_device_train_batch_size=4)
     with pytest.raises(UserError, match="cannot be estimated: content is needed; leave out gpu_memory_gb"):
         make_plan(SMALL, dataclasses.replace(args, gpu_memory_gb="6"), LENGTHS, "bf16")
-    monkeypatch.setattr("qa.planner.usable_memory", lambda args: 5 * GIB)
+    monkeypatch.setattr("qa.training.planner.usable_memory", lambda args: 5 * GIB)
     automatic = dataclasses.replace(args, gpu_memory_gb="auto")
     same, plan = make_plan(SMALL, automatic, LENGTHS, "bf16")
     assert same == automatic and plan.step is None and plan.batch == 4

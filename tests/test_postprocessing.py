@@ -10,11 +10,11 @@ from datasets import disable_progress_bars, enable_progress_bars
 from test_spans import find_spans, null_scores
 from transformers import AutoTokenizer
 
-from qa.arguments import DataArguments
-from qa.data import load_splits
-from qa.spans import read_answers
-from qa.window_cache import load_windows
-from qa.windows import WindowArrays
+from qa.data.splits import load_splits
+from qa.data.window_cache import load_windows
+from qa.data.windows import WindowArrays
+from qa.inference.spans import read_answers
+from qa.options.arguments import DataArguments
 
 N_BEST, LONGEST = 20, 30
 

@@ -10,9 +10,9 @@ import pytest
 from datasets import Dataset
 
 import evaluate_qa
-from qa.data import FEATURES
-from qa.evaluation import Evaluation, degenerate, gold_answers, official_scores
-from qa.report import build, compare_with, differences
+from qa.data.splits import FEATURES
+from qa.evaluation.evaluator import Evaluation, degenerate, gold_answers, official_scores
+from qa.evaluation.report import build, compare_with, differences
 
 HOSTILE = '</script><script>document.title="broken"</script><!--<b>&amp;"\''
 ROWS = [

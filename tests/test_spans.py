@@ -5,9 +5,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qa.evaluation import perfect_candidates
-from qa.spans import add, best_tokens, best_tokens_on_device, find_candidates, lowest_null, read_answers, search
-from qa.windows import WindowArrays
+from qa.data.windows import WindowArrays
+from qa.evaluation.evaluator import perfect_candidates
+from qa.inference.spans import (
+    add,
+    best_tokens,
+    best_tokens_on_device,
+    find_candidates,
+    lowest_null,
+    read_answers,
+    search,
+)
 
 INFINITY = float("inf")
 

@@ -18,11 +18,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 import evaluate_qa
 import train
-from qa.arguments import TrainingOptions
-from qa.batches import GRAPHS
-from qa.errors import UserError
-from qa.safeguards import failure, split, uniform_loss
-from qa.speed import (
+from qa.model.optimizations import (
     allow_recomputation,
     compile_blocks,
     fuse_gelu,
@@ -30,7 +26,11 @@ from qa.speed import (
     repeated_blocks,
     wanted_precision,
 )
-from qa.trainer import masked_loss
+from qa.options.arguments import TrainingOptions
+from qa.runtime.errors import UserError
+from qa.training.batching import GRAPHS
+from qa.training.callbacks import failure, split, uniform_loss
+from qa.training.trainer import masked_loss
 
 SIZES = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 3, "intermediate_size": 64}
 SIZES |= {"vocab_size": 50, "hidden_act": "gelu_new"}

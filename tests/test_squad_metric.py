@@ -6,8 +6,8 @@ import json
 import evaluate
 import pytest
 
-from qa import squad_metric
-from qa.squad_metric import best_scores, f1_score, normalize_answer
+from qa.evaluation import squad_metric
+from qa.evaluation.squad_metric import best_scores, f1_score, normalize_answer
 
 
 @pytest.mark.parametrize(

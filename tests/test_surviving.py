@@ -18,9 +18,9 @@ from test_end_to_end import SMALL, read, run
 
 import evaluate_qa
 import train
-from qa import checkpoints
-from qa.arguments import REPOSITORY
-from qa.errors import UserError
+from qa.options.arguments import REPOSITORY
+from qa.runtime.errors import UserError
+from qa.training import checkpoints
 
 # Length-grouped batches of 4, accumulated by 2, dropout, three epochs of 5 steps; a checkpoint an epoch, and a
 # recovery checkpoint after every step.
@@ -409,10 +409,10 @@ def test_more_epochs_for_a_finished_run(whole, tmp_path):
 
 
 def test_two_runs_in_one_folder(whole, tmp_path):
-    from qa.run import hold
+    from qa.training.resume import hold
 
     (tmp_path / "run").mkdir()
-    code = "import pathlib, sys, time, qa.run; lock = qa.run.hold(pathlib.Path(sys.argv[1]))"
+    code = "import pathlib, sys, time, qa.training.resume; lock = qa.training.resume.hold(pathlib.Path(sys.argv[1]))"
     holder = subprocess.Popen(
         [
             sys.executable,

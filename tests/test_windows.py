@@ -6,11 +6,9 @@ from conftest import SHARED
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from qa.arguments import DataArguments
-from qa.data import FEATURES, load_splits
-from qa.errors import UserError
-from qa.window_cache import content_key, load_windows
-from qa.windows import (
+from qa.data.splits import FEATURES, load_splits
+from qa.data.window_cache import content_key, load_windows
+from qa.data.windows import (
     WindowArrays,
     WindowSettings,
     check_lengths,
@@ -18,6 +16,8 @@ from qa.windows import (
     label,
     make_windows,
 )
+from qa.options.arguments import DataArguments
+from qa.runtime.errors import UserError
 
 CONTEXT = "Mira Talven was born in Sollen in 1931. She built the first bridge over the Vindel river in 1957."
 ODD = '  Zoë Àrnadóttir  said: "It\'s late" at 5\u202fpm… and left for São Tomé 🙂 by the night-train.  '
@@ -187,7 +187,7 @@ def test_cache_is_found_by_content(tmp_path, bert_tokenizer, monkeypatch):
     first = load_windows(Dataset.from_dict(rows, features=FEATURES), bert_tokenizer, args, str(tmp_path), "train")
     settings = WindowSettings.of(args)
     key = content_key(Dataset.from_dict(rows, features=FEATURES), bert_tokenizer, settings)
-    monkeypatch.setattr("qa.windows.make_windows", None)  # a second call would fail if it did not find the first's
+    monkeypatch.setattr("qa.data.windows.make_windows", None)  # a second call would fail if it did not find the first's
     again = load_windows(Dataset.from_dict(rows, features=FEATURES), bert_tokenizer, args, str(tmp_path), "train")
     assert again[:] == first[:]
     other = Dataset.from_dict({**rows, "question": ["Who?"]}, features=FEATURES)

@@ -1,0 +1,1 @@
+"""Questions from files to windows of tokens. Imports ``qa.options`` and below."""

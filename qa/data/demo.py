@@ -1,0 +1,183 @@
+"""A small made-up question-answering set with its tokenizer and model configuration, from a seed.
+
+Every paragraph tells of an invented person and the town they come from; every question asks for one of the
+facts in it. Names are built from syllables, and no name, year or profession of the validation set occurs
+in the training set, so a right answer has to be read out of the paragraph.
+"""
+
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+from pathlib import Path
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import AlbertConfig, PreTrainedTokenizerFast
+
+from qa.runtime.errors import UserError
+
+TRAINING, VALIDATION = 8000, 500  # questions
+SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+
+PEOPLE = "name", "spouse", "mayor"
+ONSETS = "b d f g h j k l m n p r s t v w br dr gr kr st th tr".split()
+CODAS = ["", "", "l", "n", "r", "s"]
+PROFESSIONS = (
+    "baker barber botanist brewer builder carpenter chemist clerk cobbler cook dancer doctor farmer fisher "
+    "gardener glazier hatter hunter jeweller judge lawyer mason merchant miller miner nurse painter pilot "
+    "plumber poet porter potter printer sailor sculptor shepherd singer surgeon tailor teacher vet weaver"
+).split()
+
+# Sentences that tell one fact, each with the questions it answers, by the kind of the answer.
+FACTS = [
+    (
+        ["{name} was born in {town} in {year}.", "In {year}, {name} was born in {town}."],
+        {
+            "town": ["Where was {name} born?", "In which town was {name} born?"],
+            "year": ["When was {name} born?", "In which year was {name} born?"],
+        },
+    ),
+    (
+        ["{name} worked as a {profession}.", "{name} was a {profession} by trade."],
+        {"profession": ["What was the profession of {name}?", "What did {name} do for a living?"]},
+    ),
+    (
+        ["{name} married {spouse}.", "{name} was married to {spouse}."],
+        {"spouse": ["Who did {name} marry?", "Who was {name} married to?"]},
+    ),
+    (
+        ["{town} lies on the river {river}.", "The river {river} flows through {town}."],
+        {"river": ["Which river flows through {town}?", "On which river does {town} lie?"]},
+    ),
+    (
+        ["The mayor of {town} is {mayor}.", "{town} is led by mayor {mayor}."],
+        {"mayor": ["Who is the mayor of {town}?", "What is the name of the mayor of {town}?"]},
+    ),
+]
+
+
+class Words:
+    """Values for the facts: names that never come twice, years and professions of one split only."""
+
+    def __init__(self, rng: random.Random, used: set[str], years: list[int], professions: list[str]):
+        self.rng, self.used, self.years, self.professions = rng, used, years, professions
+
+    def name(self) -> str:
+        while True:
+            syllables = [self.rng.choice(ONSETS) + self.rng.choice("aeiou") for _ in range(self.rng.choice([2, 2, 3]))]
+            name = ("".join(syllables) + self.rng.choice(CODAS)).capitalize()
+            if name not in self.used:
+                self.used.add(name)
+                return name
+
+    def values(self) -> dict[str, str]:
+        people = {kind: " ".join(self.name() for _ in range(self.rng.choice([1, 2]))) for kind in PEOPLE}
+        places = {kind: self.name() for kind in ("town", "river")}
+        year, profession = self.rng.choice(self.years), self.rng.choice(self.professions)
+        return people | places | {"year": str(year), "profession": profession}
+
+
+def paragraph(words: Words, negatives: bool) -> tuple[str, list[tuple[str, str | None, int]]]:
+    """A context, and two questions, each with its answer and where that begins.
+
+    With ``negatives`` every third question or so asks for a fact that the context does not tell: no answer.
+    """
+    values, context, asked = words.values(), "", []
+    told = words.rng.sample(FACTS, 4)
+    for sentences, questions in told:
+        sentence = words.rng.choice(sentences)
+        for kind, forms in questions.items():
+            before = context + sentence[: sentence.index("{" + kind + "}")].format(**values)
+            asked.append((words.rng.choice(forms).format(**values), values[kind], len(before)))
+        context += sentence.format(**values) + " "
+    chosen = words.rng.sample(asked, 2)
+    if negatives:
+        (untold,) = (questions for sentences, questions in FACTS if (sentences, questions) not in told)
+        forms = list(itertools.chain(*untold.values()))
+        chosen = [
+            (words.rng.choice(forms).format(**values), None, 0) if words.rng.random() < 1 / 3 else question
+            for question in chosen
+        ]
+    return context.strip(), chosen
+
+
+def squad(words: Words, count: int, prefix: str, negatives: bool = False) -> dict:
+    """Nested SQuAD JSON with ``count`` questions, 2.0 with ``negatives``."""
+    articles = []
+    for number in range(count // 2):
+        context, asked = paragraph(words, negatives)
+        qas = []
+        for i, (question, text, start) in enumerate(asked):
+            answers = [] if text is None else [{"text": text, "answer_start": start}]
+            qa = {"id": f"{prefix}-{number}-{i}", "question": question, "answers": answers}
+            qas.append(qa | {"is_impossible": text is None} if negatives else qa)
+        articles.append({"title": f"{prefix} {number}", "paragraphs": [{"context": context, "qas": qas}]})
+    return {"version": "v2.0" if negatives else "1.1", "data": articles}
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Knows the words of the sentences and questions above; every name, year and profession is ``<unk>`` to it."""
+    texts = [text for sentences, questions in FACTS for text in (*sentences, *itertools.chain(*questions.values()))]
+    words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", re.sub(r"{\w+}", "", text.lower()))})
+    vocabulary = {word: number for number, word in enumerate([*SPECIAL.values(), *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=SPECIAL["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=160, **SPECIAL)
+
+
+def write_demo(folder: str | Path, seed: int = 0) -> None:
+    """Writes the demo to ``folder``, unless it exists: the tokenizer, config.json, and two sets of questions.
+
+    Every question of train.json and validation.json has an answer; of train_v2.json and validation_v2.json a third
+    has none.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        return
+    rng, used = random.Random(seed), set()
+    years, professions = rng.sample(range(1400, 2000), 600), rng.sample(PROFESSIONS, len(PROFESSIONS))
+    training, held_out = (years[60:], professions[10:]), (years[:60], professions[:10])
+    data = {}
+    for version, negatives in (("", False), ("_v2", True)):
+        data["train" + version] = squad(Words(rng, used, *training), TRAINING, "train", negatives)
+        data["validation" + version] = squad(Words(rng, used, *held_out), VALIDATION, "validation", negatives)
+    tokenizer = make_tokenizer()
+
+    staged = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        staged.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"demo_dir {folder}: cannot be made: {error.strerror}; give another --demo_dir") from None
+    try:
+        for name, questions in data.items():
+            (staged / f"{name}.json").write_text(json.dumps(questions, indent=1), encoding="utf-8")
+        tokenizer.save_pretrained(staged)
+        AlbertConfig(
+            architectures=["AlbertForQuestionAnswering"],
+            vocab_size=len(tokenizer),
+            embedding_size=128,
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=8,
+            max_position_embeddings=160,
+            initializer_range=0.08,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            pad_token_id=0,
+            bos_token_id=2,
+            eos_token_id=3,
+        ).save_pretrained(staged)
+        try:
+            staged.rename(folder)
+        except OSError:
+            if not folder.exists():  # where it does, another process was first
+                raise
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)

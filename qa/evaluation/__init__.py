@@ -1,0 +1,1 @@
+"""Answers to scores, and what lies behind them. Imports ``qa.inference`` and below."""

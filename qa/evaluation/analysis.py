@@ -1,0 +1,217 @@
+"""What lies behind EM and F1: intervals, groups of questions, kinds of mistakes, thresholds, calibration.
+
+Everything here is a function of arrays with one row for each of E questions, scores from 0 to 1.
+"""
+
+import collections
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from qa.data.windows import WindowArrays
+from qa.evaluation.squad_metric import best_scores, normalize_answer
+
+DRAWS = 1 << 20  # numbers drawn at once
+QUESTION_WORDS = {"whom": "who", "whose": "who"} | {
+    word: word for word in ("what", "who", "when", "where", "which", "why", "how")
+}
+# What became of a question, from good to bad.
+KINDS = (
+    "right",
+    "other boundaries",
+    "right one among the n best",
+    "elsewhere",
+    "answered, though there is no answer",
+    "not answered, though there is an answer",
+)
+
+
+def resampled_means(values: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
+    """(R, ...) means of ``values`` (E, ...) over E questions drawn with replacement, R times (Efron 1979)."""
+    rng, count = np.random.default_rng(seed), len(values)
+    at_once = max(1, DRAWS // count)
+    return np.concatenate(
+        [
+            values[rng.integers(0, count, (min(at_once, resamples - done), count))].mean(axis=1)
+            for done in range(0, resamples, at_once)
+        ]
+    )
+
+
+def interval(values: np.ndarray, resamples: int = 1000) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the mean of ``values`` (E,)."""
+    low, high = np.percentile(resampled_means(values, resamples), (2.5, 97.5))
+    return float(low), float(high)
+
+
+@dataclass
+class Comparison:
+    """How one evaluation differs from another on the same questions, in points from -1 to 1."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def compare(values: np.ndarray, others: np.ndarray, resamples: int = 10_000) -> Comparison:
+    """Paired bootstrap of the difference of two means over the same E questions.
+
+    The p-value is two-sided: twice the share of resamples on the other side of no difference, at least
+    2 / (R + 1) (Davison and Hinkley 1997, section 4.2.1).
+    """
+    difference = values - others
+    means = resampled_means(difference, resamples)
+    low, high = np.percentile(means, (2.5, 97.5))
+    tail = min((means <= 0).sum(), (means >= 0).sum())
+    return Comparison(
+        float(difference.mean()), float(low), float(high), float(min(1, 2 * (tail + 1) / (resamples + 1)))
+    )
+
+
+def question_word(question: str) -> str:
+    """The first English question word; ``how many`` and ``how much`` are of one kind, as their answers are."""
+    words = re.findall(r"\w+", question.lower())
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        if word in QUESTION_WORDS:
+            return f"how {following}" if word == "how" and following in ("many", "much") else QUESTION_WORDS[word]
+    return "other"
+
+
+def ranges(values: np.ndarray, last: list[int]) -> tuple[np.ndarray, list[str]]:
+    """(E,) number of the range each value falls into, and the ranges' names; ``last`` is the end of each but one."""
+    first = [1, *(end + 1 for end in last)]
+    names = [f"{a}" if a == b else f"{a} to {b}" for a, b in zip(first, last, strict=False)]
+    return np.searchsorted(last, values, side="left"), [*names, f"over {last[-1]:,}"]
+
+
+@dataclass
+class Group:
+    """The questions that have something in common; scores in percent, with 95 % intervals."""
+
+    name: str
+    count: int
+    exact: float
+    f1: float
+    exact_interval: tuple[float, float]
+    f1_interval: tuple[float, float]
+
+
+def group(name: str, exact: np.ndarray, f1: np.ndarray) -> Group:
+    """Both scores of the questions given."""
+    intervals = [tuple(100 * end for end in interval(values)) for values in (exact, f1)]
+    return Group(name, len(exact), 100 * float(exact.mean()), 100 * float(f1.mean()), *intervals)
+
+
+def break_down(labels: np.ndarray, names: list[str], exact: np.ndarray, f1: np.ndarray) -> list[Group]:
+    """The groups that have questions, in the order of ``names``; ``labels`` (E,) are positions in it."""
+    parts = [(name, labels == number) for number, name in enumerate(names)]
+    return [group(name, exact[rows], f1[rows]) for name, rows in parts if rows.any()]
+
+
+def break_downs(
+    questions: list[str],
+    contexts: list[str],
+    golds: list[list[str]],
+    windows: WindowArrays | None,
+    exact: np.ndarray,
+    f1: np.ndarray,
+) -> dict[str, list[Group]]:
+    """EM and F1 by what is known of a question before it is answered."""
+    words = np.array([question_word(question) for question in questions])
+    kinds = [kind for kind, _ in collections.Counter(words.tolist()).most_common() if kind != "other"] + ["other"]
+    result = {"question word": break_down(np.array([kinds.index(word) for word in words]), kinds, exact, f1)}
+    answered = np.array([bool(texts) for texts in golds])
+    sizes = np.array([min((len(text.split()) for text in texts), default=0) for texts in golds])
+    labels, names = ranges(sizes, [1, 2, 3, 5, 10])
+    result["words in the shortest gold answer"] = break_down(
+        np.where(answered, labels, len(names)), [*names, "no answer"], exact, f1
+    )
+    labels, names = ranges(
+        np.array([len(context.split()) for context in contexts]), [50, 100, 150, 200, 300, 500, 2000]
+    )
+    result["words in the context"] = break_down(labels, names, exact, f1)
+    if windows is not None:
+        counts = np.bincount(windows.example_index, minlength=len(questions))
+        labels, names = ranges(counts, [1, 2, 5, 20, 100])
+        result["windows"] = break_down(labels, names, exact, f1)
+    if not answered.all():
+        result["answerable"] = break_down(answered.astype(int), ["no", "yes"], exact, f1)
+    return result
+
+
+def kind_of(prediction: str, golds: list[str], exact: float, f1: float, nbest: list[str]) -> int:
+    """Which of ``KINDS`` an answer is; ``nbest`` are the other texts that the model considered."""
+    if exact:
+        return 0
+    if not golds:
+        return 4
+    if not prediction:
+        return 5
+    if f1 > 0:
+        return 1
+    wanted = {normalize_answer(text) for text in golds}
+    return 2 if any(normalize_answer(text) in wanted for text in nbest) else 3
+
+
+def human_agreement(golds: list[list[str]]) -> tuple[float, float, int]:
+    """EM and F1 in percent of the second gold answer against the others, where there are two or more, and how many.
+
+    The human performance of Rajpurkar et al. 2016, section 6.
+    """
+    scores = [best_scores(texts[1], texts[:1] + texts[2:]) for texts in golds if len(texts) > 1]
+    if not scores:
+        return 0.0, 0.0, 0
+    exact, f1 = (100 * float(np.mean(column)) for column in zip(*scores, strict=True))
+    return exact, f1, len(scores)
+
+
+@dataclass
+class Curve:
+    """Scores in percent at each threshold: a question is answered where its null odds are at most that."""
+
+    threshold: np.ndarray  # (T,) rising; -inf first, which answers nothing
+    exact: np.ndarray  # (T,)
+    f1: np.ndarray  # (T,)
+    answerable_f1: np.ndarray  # (T,) of the questions that have an answer
+    unanswerable_f1: np.ndarray  # (T,) of those that have none
+
+
+def threshold_curve(odds: np.ndarray, exact: np.ndarray, f1: np.ndarray, answerable: np.ndarray) -> Curve:
+    """What every threshold would give.
+
+    Args:
+        odds: (E,) null odds. exact, f1: (E,) of the best span, were it given. answerable: (E,) bool.
+    """
+    order = np.argsort(odds, kind="stable")
+    odds, has = odds[order], answerable[order]
+    ends = np.append(np.flatnonzero(np.diff(odds)), len(odds) - 1) + 1  # questions with equal odds go together
+
+    def curve(scores: np.ndarray, part: np.ndarray) -> np.ndarray:
+        gained = np.where(part, scores[order] - ~has, 0.0)
+        return 100 * (np.sum(part & ~has) + np.concatenate([[0], np.cumsum(gained)[ends - 1]])) / max(part.sum(), 1)
+
+    thresholds = np.concatenate([[-np.inf], odds[ends - 1]])
+    everything = np.ones_like(has)
+    return Curve(thresholds, curve(exact, everything), curve(f1, everything), curve(f1, has), curve(f1, ~has))
+
+
+@dataclass
+class Calibration:
+    """Confidence against what came true, in bins of equal width that hold questions."""
+
+    confidence: np.ndarray  # (B,) mean in the bin
+    correct: np.ndarray  # (B,) share of exact matches
+    count: np.ndarray  # (B,)
+    error: float  # mean distance of the two, weighted by count (Guo et al. 2017)
+
+
+def calibration(confidence: np.ndarray, exact: np.ndarray, bins: int = 10) -> Calibration:
+    """``confidence`` (E,) from 0 to 1, in ``bins`` bins."""
+    label = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(label, minlength=bins)
+    some = count > 0
+    means = [np.bincount(label, values, bins)[some] / count[some] for values in (confidence, exact)]
+    error = float(np.sum(np.abs(means[0] - means[1]) * count[some]) / len(confidence))
+    return Calibration(*means, count[some], error)

@@ -1,0 +1,152 @@
+"""Exact match and F1 as the official SQuAD scripts compute them, as a metric for ``evaluate.load``.
+
+Examples:
+    evaluate.load("qa/evaluation/squad_metric.py").compute(predictions=..., references=...)               # SQuAD 1.1
+    evaluate.load("qa/evaluation/squad_metric.py", "squad_v2").compute(predictions=..., references=...)   # SQuAD 2.0
+
+The file stands alone, so it loads from its path with no network. Scores are summed in the order of the
+references, as the scripts sum them: another order differs in the last digit. Sources: evaluate-v1.1.py
+(Rajpurkar et al. 2016) and evaluate-v2.0.py (Rajpurkar et al. 2018).
+"""
+
+import collections
+import re
+import string
+
+import datasets
+import evaluate
+
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
+
+
+def normalize_answer(text: str) -> str:
+    """Lower case, without ASCII punctuation and English articles, single spaces."""
+    return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
+
+
+def exact_score(prediction: str, gold: str) -> int:
+    return int(normalize_answer(prediction) == normalize_answer(gold))
+
+
+def f1_score(prediction: str, gold: str) -> float:
+    """Harmonic mean of precision and recall over the bags of normalized words."""
+    predicted, golden = normalize_answer(prediction).split(), normalize_answer(gold).split()
+    if not predicted or not golden:
+        return int(predicted == golden)
+    common = sum((collections.Counter(predicted) & collections.Counter(golden)).values())
+    if common == 0:
+        return 0
+    precision, recall = common / len(predicted), common / len(golden)
+    return 2 * precision * recall / (precision + recall)
+
+
+def best_scores(prediction: str, golds: list[str]) -> tuple[int, float]:
+    """Exact match and F1 against the gold answer that each fits best; no gold answer means the empty one."""
+    golds = golds or [""]
+    return max(exact_score(prediction, gold) for gold in golds), max(f1_score(prediction, gold) for gold in golds)
+
+
+def question_scores(
+    predictions: dict[str, str], references: list[dict], negatives: bool
+) -> tuple[dict[str, int], dict[str, float]]:
+    """Exact match and F1 of every question that has a prediction, by id.
+
+    SQuAD 2.0, ``negatives``, passes over gold answers of which normalization leaves nothing.
+    """
+    exact, f1 = {}, {}
+    for reference in references:
+        key = reference["id"]
+        if key in predictions:
+            golds = [text for text in reference["answers"]["text"] if not negatives or normalize_answer(text)]
+            exact[key], f1[key] = best_scores(predictions[key], golds)
+    return exact, f1
+
+
+def score_v1(predictions: dict[str, str], references: list[dict]) -> dict[str, float]:
+    """``exact_match`` and ``f1`` in percent; a question without a prediction scores 0."""
+    exact, f1 = question_scores(predictions, references, negatives=False)
+    total = len(references)
+    return {"exact_match": 100.0 * sum(exact.values()) / total, "f1": 100.0 * sum(f1.values()) / total}
+
+
+def best_threshold(
+    scores: dict[str, float], predictions: dict[str, str], null_odds: dict[str, float], answerable: dict[str, bool]
+) -> tuple[float, float]:
+    """The highest score in percent that any threshold on ``null_odds`` reaches, and that threshold.
+
+    As in the official script 0.0 is returned where no threshold beats answering nothing at all.
+    """
+    score = best = sum(not answerable[key] for key in scores)
+    threshold = 0.0
+    for key in sorted(null_odds, key=null_odds.__getitem__):
+        if key in scores:
+            score += scores[key] if answerable[key] else -bool(predictions[key])
+            if score > best:
+                best, threshold = score, null_odds[key]
+    return 100.0 * best / len(scores), threshold
+
+
+def score_v2(
+    predictions: dict[str, str],
+    references: list[dict],
+    null_odds: dict[str, float] | None = None,
+    no_answer_threshold: float = 1.0,
+) -> dict[str, float]:
+    """``exact``, ``f1`` and ``total``, then the same for questions with and without an answer.
+
+    With ``null_odds`` a question whose odds exceed ``no_answer_threshold`` counts as answered by nothing, and
+    ``best_exact``, ``best_exact_thresh``, ``best_f1``, ``best_f1_thresh`` say what the best threshold would give.
+    As in the official script a question without a prediction is left out of every total.
+    """
+    exact, f1 = question_scores(predictions, references, negatives=True)
+    answerable = {reference["id"]: bool(reference["answers"]["text"]) for reference in references}
+    best = {}
+    if null_odds is not None and exact:
+        for name, scores in (("exact", exact), ("f1", f1)):
+            best[f"best_{name}"], best[f"best_{name}_thresh"] = best_threshold(
+                scores, predictions, null_odds, answerable
+            )
+            for key in scores:
+                if null_odds[key] > no_answer_threshold:
+                    scores[key] = float(not answerable[key])
+    result = {}
+    for prefix, keys in (
+        ("", list(exact)),
+        ("HasAns_", [key for key in exact if answerable[key]]),
+        ("NoAns_", [key for key in exact if not answerable[key]]),
+    ):
+        if keys:
+            result[f"{prefix}exact"] = 100.0 * sum(exact[key] for key in keys) / len(keys)
+            result[f"{prefix}f1"] = 100.0 * sum(f1[key] for key in keys) / len(keys)
+            result[f"{prefix}total"] = len(keys)
+    return result | best
+
+
+class SquadMetric(evaluate.Metric):
+    """``predictions``: dicts of ``id`` and ``prediction_text``; ``references``: dicts of ``id`` and ``answers``.
+
+    The library wants as many of the one as of the other: a question without a prediction has the text None.
+    For SQuAD 2.0 every prediction has a ``no_answer_probability`` too, a number of any scale or None, and
+    ``compute`` may be given the ``no_answer_threshold`` above which it counts as no answer.
+    """
+
+    def _info(self):
+        string = datasets.Value("string")
+        prediction = {"id": string, "prediction_text": string}
+        if self.config_name == "squad_v2":
+            prediction["no_answer_probability"] = datasets.Value("float64")
+        answers = {"text": datasets.List(string), "answer_start": datasets.List(datasets.Value("int64"))}
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="Rajpurkar et al., SQuAD (2016); Know What You Don't Know (2018)",
+            inputs_description=SquadMetric.__doc__,
+            features=datasets.Features({"predictions": prediction, "references": {"id": string, "answers": answers}}),
+        )
+
+    def _compute(self, predictions, references, no_answer_threshold=1.0):
+        texts = {item["id"]: item["prediction_text"] for item in predictions if item["prediction_text"] is not None}
+        if self.config_name != "squad_v2":
+            return score_v1(texts, references)
+        odds = {item["id"]: item["no_answer_probability"] for item in predictions}
+        return score_v2(texts, references, None if None in odds.values() else odds, no_answer_threshold)

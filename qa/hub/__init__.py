@@ -1,0 +1,1 @@
+"""Publishing a finished run. Imports ``qa.options`` and below."""

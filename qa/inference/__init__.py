@@ -1,0 +1,1 @@
+"""Logits to answers, and questions to answers. Imports ``qa.model`` and below."""

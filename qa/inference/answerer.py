@@ -1,0 +1,174 @@
+"""Questions and contexts to answers, as ``pipeline("question-answering")`` gave them before transformers 5.3."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import islice
+
+import numpy as np
+import torch
+
+from qa.data.documents import Document, Frame, QuestionWindows, check_text
+from qa.data.windows import WindowSettings, check_lengths, cut_questions
+from qa.inference.decoding import AskOptions, best_answers
+from qa.model.loading import check_fit, load_config, load_model, load_tokenizer, position_limit, takes_token_types
+from qa.options.arguments import DataArguments, ModelArguments
+from qa.options.parser import parse_arguments
+from qa.options.saved import saved_settings
+from qa.runtime.errors import UserError, one_line
+from qa.training.batching import Collator, by_length
+
+QUESTIONS = 64  # tokenized at once
+WINDOWS = 1024  # whose logits are held at once, if one question has not more: this bounds the memory
+DOCUMENTS = 8  # texts whose tokens are kept
+
+
+class QuestionAnswerer:
+    """Answers questions from contexts with a fine-tuned model.
+
+    Each answer is a dictionary: ``score`` is the probability of start times that of end, added up over the places
+    where the answer was found; ``start`` and ``end`` are characters, and ``context[start:end] == answer``.
+
+    Args:
+        settings: the lengths and the null threshold to use where a call gives none.
+        device: as torch takes it, or a GPU's number, -1 for the CPU (None: a GPU if there is one).
+        options: fields of ``AskOptions`` for every call that does not set them.
+    """
+
+    def __init__(
+        self, model, tokenizer, settings: DataArguments, device: str | int | torch.device | None = None, **options
+    ):
+        if isinstance(device, int):
+            device = f"cuda:{device}" if device >= 0 else "cpu"
+        try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            torch.zeros((), device=self.device).item()  # torch knows devices that hold no numbers
+            self.model, self.tokenizer, self.settings = model.eval().to(self.device), tokenizer, settings
+        except (RuntimeError, AssertionError) as error:  # no such device, or torch without it
+            raise UserError(f"device {device} cannot be used: {one_line(error)}") from None
+        self.options = AskOptions(**options)
+        self.collate = Collator(tokenizer.pad_token_id, takes_token_types(model))
+        self.frame = Frame.of(tokenizer)
+        self.document = lru_cache(DOCUMENTS)(lambda text: Document.of(text, tokenizer))
+        check_lengths(WindowSettings.of(self.options.over(settings)), tokenizer, position_limit(model.config))
+
+    @classmethod
+    def from_pretrained(cls, path: str, device=None, revision: str = "main", **options) -> "QuestionAnswerer":
+        """A model from a folder or the Hub, with the lengths saved beside it.
+
+        Args:
+            options: fields of ``AskOptions`` for every call, or of ``DataArguments``, which replace what is saved.
+
+        Raises:
+            UserError: no such model, or one without a question-answering head.
+        """
+        source = ModelArguments(model_name_or_path=path, model_revision=revision)
+        (saved,) = parse_arguments((DataArguments,), argv=[], saved=saved_settings(source))
+        own = {item.name for item in dataclasses.fields(DataArguments)} - {"doc_stride"}
+        saved = dataclasses.replace(saved, **{name: options.pop(name) for name in own & options.keys()})
+        return cls.load(source, saved, device, **options)
+
+    @classmethod
+    def load(cls, source: ModelArguments, settings: DataArguments, device=None, **options) -> "QuestionAnswerer":
+        tokenizer, config = load_tokenizer(source), load_config(source)
+        check_fit(tokenizer, config)
+        return cls(load_model(source, config, training=False), tokenizer, settings, device, **options)
+
+    def __call__(self, *inputs, question=None, context=None, **options) -> dict | list:
+        """The answer to one question, or a list of the answers to several.
+
+        Args:
+            inputs: ``question, context``; or a dictionary with these keys, several, or an iterable of them.
+            question, context: two texts, two lists of the same length, or several questions about one context.
+            options: fields of ``AskOptions``.
+
+        Returns:
+            For each question a dictionary with score, start, end and answer, or with ``top_k`` above 1 a list
+            of that many with different answers, likeliest first (fewer where the context has not as many). An
+            empty answer with score 0 where the context has no text.
+
+        Raises:
+            UserError: an empty question, or one too long for its window.
+        """
+        pairs, single = as_pairs(inputs, question, context)
+        results = list(self.stream(pairs, **options))
+        return results[0] if single else results
+
+    def stream(self, pairs: Iterable[tuple[str, str]], **options) -> Iterator[dict | list[dict]]:
+        """Yields the result for each (question, context) in turn, in memory that does not grow with their number."""
+        given = {name: value for name, value in options.items() if value is not None}
+        options = dataclasses.replace(self.options, **given)
+        settings = options.over(self.settings)
+        sizes = WindowSettings.of(settings)
+        check_lengths(sizes, self.tokenizer, position_limit(self.model.config))
+        pairs = iter(pairs)
+        while batch := list(islice(pairs, QUESTIONS)):
+            held: list[QuestionWindows] = []
+            for ids, (_, context) in zip(self.question_ids([q for q, _ in batch], sizes), batch, strict=True):
+                windows = QuestionWindows.of(ids, self.document(context), self.frame, sizes)
+                if held and len(windows) + sum(map(len, held)) > WINDOWS:
+                    yield from self.answer(held, settings, options)
+                    held = []
+                held.append(windows)
+            yield from self.answer(held, settings, options)
+
+    def question_ids(self, questions: list[str], sizes: WindowSettings) -> list[np.ndarray]:
+        """Token ids of each question, cut to ``max_query_length``."""
+        if any(not question.strip() for question in questions):
+            raise UserError("the question is empty")
+        for text in questions:
+            check_text("question", text)
+        cut, _, _ = cut_questions(questions, self.tokenizer, sizes.max_query_length)
+        encoded = self.tokenizer(cut, add_special_tokens=False, truncation=False)
+        return [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
+
+    @torch.no_grad()
+    def logits(self, parts: list[QuestionWindows], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Start and end logits (W, L) of the windows of all questions, one after the other."""
+        rows = [(part, index) for part in parts for index in range(len(part))]
+        lengths = np.concatenate([part.length for part in parts])
+        start, end = (np.zeros((len(rows), int(lengths.max())), dtype=np.float32) for _ in range(2))
+        order = by_length(lengths)
+        for begin in range(0, len(order), batch_size):
+            chosen = order[begin : begin + batch_size]
+            batch = self.collate([part.row(index) for part, index in (rows[i] for i in chosen)])
+            output = self.model(**{name: value.to(self.device) for name, value in batch.items()})
+            width = batch["input_ids"].shape[1]
+            start[chosen, :width] = output.start_logits.float().cpu().numpy()
+            end[chosen, :width] = output.end_logits.float().cpu().numpy()
+        return start, end
+
+    def answer(self, parts: list[QuestionWindows], settings: DataArguments, options: AskOptions) -> Iterator:
+        some = [part for part in parts if len(part.document.ids)]
+        start, end = self.logits(some, options.batch_size) if some else (None, None)
+        begin = 0
+        for part in parts:
+            answers = [{"score": 0.0, "start": 0, "end": 0, "answer": ""}]
+            if len(part.document.ids):
+                rows = slice(begin, begin + len(part))
+                answers = best_answers(start[rows], end[rows], part, settings, options)
+                begin += len(part)
+            yield answers if options.top_k > 1 else answers[0]
+
+
+def as_pairs(inputs: tuple, question, context) -> tuple[list[tuple[str, str]], bool]:
+    """(question, context) pairs of whatever a call was given, and whether it was a single one."""
+    if not inputs:
+        several = [isinstance(part, (list, tuple)) for part in (question, context)]
+        questions = list(question) if several[0] else [question]
+        contexts = list(context) if several[1] else [context] * len(questions)
+        if len(questions) != len(contexts):
+            raise UserError(f"{len(questions)} questions and {len(contexts)} contexts: give as many of each")
+        pairs, single = list(zip(questions, contexts, strict=True)), not any(several)
+    elif len(inputs) == 2 and all(isinstance(item, str) for item in inputs):
+        pairs, single = [inputs], True
+    else:
+        single = len(inputs) == 1 and isinstance(inputs[0], dict)
+        items = [inputs[0]] if single else list(inputs[0]) if len(inputs) == 1 else list(inputs)
+        if not all(isinstance(item, dict) and {"question", "context"} <= item.keys() for item in items):
+            raise UserError("give question and context, or dictionaries with these two keys")
+        pairs = [(item["question"], item["context"]) for item in items]
+    for pair in pairs:
+        if not all(isinstance(text, str) for text in pair):
+            raise UserError("question and context must be text, both of them")
+    return pairs, single

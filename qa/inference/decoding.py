@@ -1,0 +1,156 @@
+"""One question's logits to its best answers, by the search of the pipeline that transformers 5.3 removed.
+
+In each window a softmax over its context and CLS tokens, the likeliest spans of at most ``max_answer_len`` tokens
+(Chen et al. 2017, section 3.2), widened to whole words; what is the same text, whatever its case, is one answer,
+and its probabilities are added up over spans and windows.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from qa.data.documents import QuestionWindows
+from qa.inference.spans import find_candidates, lowest_null, search
+from qa.options.arguments import DataArguments
+from qa.runtime.errors import UserError
+
+CHUNK = 256  # windows whose spans are ranked at once: this bounds the memory
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """How to answer; None means as the model was trained."""
+
+    top_k: int = 1  # answers; above 1 the result is a list
+    handle_impossible_answer: bool | None = None  # whether "" may be the answer
+    max_answer_len: int | None = None  # tokens
+    max_seq_len: int | None = None  # tokens of a window
+    doc_stride: int | None = None  # tokens that neighbouring windows share
+    max_question_len: int | None = None  # tokens
+    align_to_words: bool = True  # widen answers to whole words
+    batch_size: int = 16  # windows computed at once
+
+    def __post_init__(self):
+        for name in ("top_k", "max_answer_len", "max_seq_len", "max_question_len", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be at least 1")
+
+    def over(self, settings: DataArguments) -> DataArguments:
+        """The model's settings with these in their place."""
+        window = self.max_seq_len or settings.max_seq_length
+        stride = self.doc_stride
+        if stride is None:
+            stride = min(settings.doc_stride, window // 2) if self.max_seq_len else settings.doc_stride
+        return dataclasses.replace(
+            settings,
+            max_seq_length=window,
+            doc_stride=stride,
+            max_query_length=self.max_question_len or settings.max_query_length,
+            max_answer_length=self.max_answer_len or settings.max_answer_length,
+        )
+
+
+def log_probabilities(context: np.ndarray, null: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log-softmax over each window's context tokens (W, C), -inf where there is none, and its CLS token (W,)."""
+    top = np.maximum(context.max(axis=1), null)
+    total = np.exp(context - top[:, None]).sum(axis=1) + np.exp(null - top)
+    shift = top + np.log(total)
+    return context - shift[:, None], null - shift
+
+
+def likeliest_spans(
+    start: np.ndarray, end: np.ndarray, count: int, max_answer_len: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields for each window its ``count`` likeliest spans, best first: row, first and last token, log-probability.
+
+    Args:
+        start, end: (W, C) log-probabilities of the context tokens, -inf beyond a window's end.
+    """
+    size = min(max_answer_len, start.shape[1])
+    for begin in range(0, len(start), CHUNK):
+        rows = slice(begin, begin + CHUNK)
+        ends = np.pad(end[rows], ((0, 0), (0, size - 1)), constant_values=-np.inf)
+        scores = start[rows, :, None] + sliding_window_view(ends, size, axis=1)  # (W, C, size)
+        scores = scores.reshape(len(scores), -1)
+        kept = min(count, scores.shape[1])
+        best = np.argpartition(-scores, kept - 1, axis=1)[:, :kept]
+        for row, columns in enumerate(best):
+            columns = columns[np.argsort(-scores[row, columns], kind="stable")]
+            columns = columns[scores[row, columns] > -np.inf]
+            yield begin + row, columns // size, columns // size + columns % size, scores[row, columns]
+
+
+def gather(
+    start: np.ndarray, end: np.ndarray, windows: QuestionWindows, count: int, max_answer_len: int, align: bool
+) -> tuple[dict[str, dict], bool]:
+    """The different answers, by their text in lower case, among the ``count`` likeliest spans of each window, and
+    whether there are no more spans."""
+    document, found, every = windows.document, {}, True
+    places = document.words if align else document.offsets
+    for row, first, last, scores in likeliest_spans(start, end, count, max_answer_len):
+        every &= len(scores) < count
+        base = windows.begin[row]
+        begins, stops = places[base + first, 0], places[base + last, 1]
+        for begin, stop, score in zip(begins.tolist(), stops.tolist(), np.exp(scores).tolist(), strict=True):
+            if begin < stop:
+                text = document.text[begin:stop]
+                answer = found.setdefault(text.lower(), {"score": 0.0, "start": begin, "end": stop, "answer": text})
+                answer["score"] += score
+    return found, every
+
+
+def best_answers(
+    start_logits: np.ndarray,
+    end_logits: np.ndarray,
+    windows: QuestionWindows,
+    settings: DataArguments,
+    options: AskOptions,
+) -> list[dict]:
+    """The ``top_k`` best different answers to one question from its windows' logits (W, L), at least one."""
+    if np.isnan(start_logits).any() or np.isnan(end_logits).any():
+        raise UserError("the model has diverged: its logits are not numbers; train it again")
+    each, first = np.arange(len(windows)), windows.context_start
+    inside = np.arange(int(windows.count.max())) < windows.count[:, None]
+    parts, nulls = [], 0
+    for logits in (start_logits, end_logits):
+        context = np.where(inside, logits[:, first : first + inside.shape[1]], -np.inf)
+        context, null = log_probabilities(context, logits[each, windows.cls_index])
+        parts.append(context)
+        nulls = nulls + null
+    limit = settings.max_answer_length
+    count = options.top_k * 2 + 10 if options.align_to_words else options.top_k
+    found, every = gather(*parts, windows, count, limit, options.align_to_words)
+    while len(found) < options.top_k and not every:  # too many spans had the same text: look further for others
+        count *= 4
+        more, every = gather(*parts, windows, count, limit, options.align_to_words)
+        found = more | found
+    answers = sorted(found.values(), key=lambda answer: -answer["score"])[: options.top_k]
+
+    trained = options.handle_impossible_answer is None
+    if settings.version_2_with_negative if trained else options.handle_impossible_answer:
+        null = {"score": float(np.exp(nulls.min())), "start": 0, "end": 0, "answer": ""}
+        best = answers[0]["score"] if answers else 0.0
+        if trained:
+            odds = null_odds(start_logits, end_logits, windows, settings)
+        else:
+            odds = float(nulls.min()) - float(np.log(max(best, np.finfo(float).tiny)))
+        rank = 0
+        if odds <= settings.null_score_diff_threshold:
+            rank = max(1, sum(answer["score"] >= null["score"] for answer in answers))
+        answers.insert(rank, null)
+    return answers[: options.top_k] or [{"score": 0.0, "start": 0, "end": 0, "answer": ""}]
+
+
+def null_odds(
+    start_logits: np.ndarray, end_logits: np.ndarray, windows: QuestionWindows, settings: DataArguments
+) -> float:
+    """By how much no answer scores more than the best span, as the evaluation computes it."""
+    arrays = windows.arrays()
+    candidates = find_candidates(start_logits, end_logits, arrays, settings.n_best_size)
+    spans = search(candidates, arrays, 1, settings.n_best_size, settings.max_answer_length)
+    null = float(lowest_null(candidates.null, arrays.example_index, 1).sum())
+    return null - float(spans.score[0]) if len(spans.score) else np.inf

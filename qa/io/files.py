@@ -1,0 +1,61 @@
+"""Files written whole or not at all, and the tables that commands print."""
+
+import json
+import os
+from pathlib import Path
+
+import yaml
+
+from qa.runtime.errors import UserError
+
+
+def make_folder(path: str) -> Path:
+    """Raises UserError where the folder cannot be made or written."""
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be used as output folder: {error.strerror}") from None
+    return folder
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        staged.write_bytes(content)
+        os.replace(staged, path)
+    except OSError as error:
+        staged.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def remove(path: Path) -> None:
+    """A file that may be there or not."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be removed: {error.strerror}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode("utf-8", "replace"))
+
+
+def write_json(path: Path, value) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def as_yaml(value: dict) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+
+
+def write_yaml(path: Path, value: dict) -> None:
+    write_text(path, as_yaml(value))
+
+
+def table(rows: list[tuple[str, object]]) -> str:
+    """Two columns, the first as wide as its longest name."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)

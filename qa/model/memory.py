@@ -1,0 +1,169 @@
+"""How much memory a training step needs, found by running it on tensors that have a shape and no content.
+
+The model itself is run, forward and backward, under torch's ``FakeTensorMode``, and every tensor is counted from its
+making to its end, recomputed ones among them. No GPU is needed: it is run as if on the CPU, with the types that
+CUDA's autocast chooses. CPU's autocast differs in layer norm and softmax, which CUDA computes in fp32.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import weakref
+from dataclasses import dataclass
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTrainedModel, Trainer
+
+from qa.model.loading import takes_token_types
+from qa.model.optimizations import AUTOCAST, prepare_model
+from qa.options.arguments import TrainingOptions
+
+GIB = 2**30
+BLOCK = 512  # bytes; CUDA's allocator rounds up to these
+WORKSPACE = 64 << 20  # of the matrix library: 32 MiB each for cuBLAS and cuBLASLt on an H100 or H200, less on others
+FP32 = {functional.layer_norm, functional.softmax, functional.log_softmax, functional.cross_entropy, torch.softmax}
+FP32 |= {torch.layer_norm, torch.log_softmax, torch.Tensor.softmax, torch.Tensor.log_softmax}
+UNCHECKED = {"use_reentrant": False, "preserve_rng_state": False, "determinism_check": "none"}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes in use at the peak of a step."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int  # with what is computed from them on the way back
+    workspace: int = WORKSPACE
+
+    @property
+    def total(self) -> int:
+        return sum(dataclasses.astuple(self))
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors made within it that are still alive; ``peak`` is the most there were."""
+
+    def __init__(self):
+        super().__init__()
+        self.live = self.peak = 0
+        self.known: weakref.WeakSet = weakref.WeakSet()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.count(tensor.untyped_storage())
+        return result
+
+    def count(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self.known:
+            size = -(-storage.nbytes() // BLOCK) * BLOCK
+            self.known.add(storage)
+            weakref.finalize(storage, self.end, size)
+            self.live += size
+            self.peak = max(self.peak, self.live)
+
+    def end(self, size: int) -> None:
+        self.live -= size
+
+
+class InFP32(TorchFunctionMode):
+    """What CUDA's autocast computes in fp32, and the CPU's in the type of its input."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in FP32:
+            args = tuple(x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in args)
+        return function(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def autocast(precision: str):
+    """The types of CUDA's autocast, for tensors on the CPU."""
+    if AUTOCAST[precision] is None:
+        yield
+    else:
+        with torch.autocast("cpu", dtype=AUTOCAST[precision]), InFP32():
+            yield
+
+
+def build(config: PretrainedConfig, args: TrainingOptions, recompute: bool) -> PreTrainedModel:
+    """The model as it is trained. Within ``FakeTensorMode``.
+
+    Without the attention's dropout, which on a GPU costs no memory, and on a CPU decides how attention is computed.
+
+    Raises:
+        ValueError: it cannot recompute its activations.
+    """
+    config = copy.deepcopy(config)
+    for name in ("attention_probs_dropout_prob", "attention_dropout"):
+        if hasattr(config, name) and args.attn_implementation != "eager":
+            setattr(config, name, 0.0)
+    model = AutoModelForQuestionAnswering.from_config(config)
+    prepare_model(model, args)
+    if recompute:
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=UNCHECKED)
+    return model.train()
+
+
+def forward(model: PreTrainedModel, batch: int, length: int, precision: str) -> torch.Tensor:
+    """A loss over start and end logits (B, L)."""
+    ids = torch.ones(batch, length, dtype=torch.int64)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if takes_token_types(model):
+        inputs["token_type_ids"] = torch.zeros_like(ids)
+    with autocast(precision):
+        outputs = model(**inputs)
+    logits = outputs.start_logits.float(), outputs.end_logits.float()
+    return sum(-functional.log_softmax(row, dim=-1).mean() for row in logits)
+
+
+def optimizer_bytes(model: PreTrainedModel, args: TrainingOptions) -> int:
+    """Of the states that the optimizer keeps for every weight; as Adam's, two in fp32, where it cannot be run."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    try:
+        kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        for weight in weights:
+            weight.grad = torch.zeros_like(weight)
+        optimizer = kind(weights, **options)
+        optimizer.step()
+        states = [tensor for state in optimizer.state.values() for tensor in tree_leaves(state)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in states if isinstance(tensor, torch.Tensor))
+    except Exception:  # whatever an optimizer wants of real weights
+        return sum(8 * weight.numel() for weight in weights)
+    finally:
+        model.zero_grad()
+
+
+def of_training(
+    config: PretrainedConfig, args: TrainingOptions, batch: int, length: int, precision: str, recompute: bool
+) -> Memory:
+    """The peak of a training step after the first, with batches of ``batch`` windows of ``length`` tokens."""
+    with FakeTensorMode():
+        model = build(config, args, recompute)
+        states = optimizer_bytes(model, args)
+        weights = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
+        gradients = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+        with LiveBytes() as count:
+            if args.gradient_accumulation_steps > 1:  # those of the batches before
+                for weight in model.parameters():
+                    weight.grad = torch.zeros_like(weight)
+            forward(model, batch, length, precision).backward()
+    return Memory(weights, gradients, states, max(count.peak - gradients, 0))
+
+
+def of_evaluation(
+    config: PretrainedConfig, args: TrainingOptions, batch: int, length: int, precision: str, states: int
+) -> Memory:
+    """The peak of evaluation, with the optimizer's ``states`` beside it."""
+    with FakeTensorMode(), torch.no_grad():
+        model = build(config, args, False).eval()
+        weights = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
+        with LiveBytes() as count:
+            forward(model, batch, length, precision)
+    return Memory(weights, 0, states, count.peak)

@@ -1,0 +1,1 @@
+"""What can be set: options, their values and where they are read from. Imports ``qa.io`` and below."""

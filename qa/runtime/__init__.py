@@ -1,0 +1,1 @@
+"""The process and its messages: errors, several processes. Imports nothing else of ``qa``."""

@@ -1,0 +1,1 @@
+"""Training, and never losing a run. Imports ``qa.evaluation`` and below."""

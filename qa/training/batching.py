@@ -1,0 +1,175 @@
+"""Which windows come together, in which order, and to what length they are padded."""
+
+import bisect
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
+
+from qa.options.arguments import TrainingOptions
+
+CHUNK = 1 << 16  # numbers of windows that are Python objects at once
+MEGABATCH = 64  # steps among whose windows equal lengths are sought: enough to pad little, few enough to stay random
+GRAPHS = 8  # lengths that a model is compiled for: each takes seconds to compile, and torch's own limit is 8
+MULTIPLE = 8  # of these lengths: what matrix units of a GPU like
+
+
+class WindowRows(TorchDataset):
+    """Windows as dictionaries of arrays, which view what Arrow holds: no Python object is made for a token."""
+
+    def __init__(self, windows: Dataset):
+        self.windows = windows.with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitems__(self, indices: list[int]) -> list[dict]:
+        table = self.windows[indices]
+        columns = {name: table[name].to_numpy() for name in table.column_names}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+class Collator:
+    """Pads a batch of windows on the right, as int64 tensors (B, L).
+
+    Args:
+        sizes: the lengths L that a batch may have, ascending; it has the length of its longest window where that is
+            beyond them all, or where there are none.
+    """
+
+    def __init__(self, pad_token_id: int, token_types: bool, sizes: Sequence[int] = ()):
+        self.pad_token_id, self.token_types, self.sizes = pad_token_id, token_types, sizes
+
+    def __call__(self, windows: list[dict]) -> dict[str, torch.Tensor]:
+        lengths = np.array([len(window["input_ids"]) for window in windows])
+        width = padded(int(lengths.max()), self.sizes)
+        batch = {
+            "input_ids": self.pad(windows, "input_ids", width, self.pad_token_id),
+            "attention_mask": torch.from_numpy((np.arange(width) < lengths[:, None]).astype(np.int64)),
+        }
+        if self.token_types:
+            batch["token_type_ids"] = self.pad(windows, "token_type_ids", width, 0)
+        for name in ("start_positions", "end_positions"):
+            if name in windows[0]:
+                batch[name] = torch.tensor([int(window[name]) for window in windows])
+        return batch
+
+    @staticmethod
+    def pad(windows: list[dict], name: str, width: int, value: int) -> torch.Tensor:
+        rows = np.full((len(windows), width), value, dtype=np.int64)
+        for row, window in zip(rows, windows, strict=True):
+            row[: len(window[name])] = window[name]
+        return torch.from_numpy(rows)
+
+
+class LengthGroupedSampler(Sampler):
+    """Random order in which the windows of a step have about one length, so that little is padded.
+
+    The order depends on seed and epoch alone, so that an interrupted run goes on with the same steps: windows are
+    shuffled, sorted by length within ``MEGABATCH`` steps' worth, and the steps shuffled. Within a step they stay
+    sorted, so that the batches it is accumulated from pad little, and it takes the same windows however it is cut.
+
+    Args:
+        lengths: (W,) tokens. step_size: windows of a step, in all its batches.
+    """
+
+    def __init__(self, lengths: np.ndarray, step_size: int, seed: int):
+        self.lengths, self.step_size, self.seed, self.epoch = np.asarray(lengths), step_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(len(self.lengths))
+        groups = np.array_split(order, math.ceil(len(order) / (self.step_size * MEGABATCH)))
+        order = np.concatenate([group[np.argsort(self.lengths[group], kind="stable")] for group in groups])
+        full = len(order) // self.step_size * self.step_size
+        steps = random.permutation(order[:full].reshape(-1, self.step_size))
+        for part in (steps.reshape(-1), order[full:]):
+            for begin in range(0, len(part), CHUNK):
+                yield from part[begin : begin + CHUNK].tolist()
+
+
+class FixedOrder(Sampler):
+    """The rows in a given order."""
+
+    def __init__(self, order: np.ndarray):
+        self.order = order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order.tolist())
+
+
+def by_length(lengths: np.ndarray) -> np.ndarray:
+    """Longest first, so that evaluation pads little and runs out of memory at once or never."""
+    return np.argsort(-np.asarray(lengths), kind="stable")
+
+
+def padded(length: int, sizes: Sequence[int]) -> int:
+    """The least of the ascending ``sizes`` that holds ``length``, else ``length`` itself."""
+    place = bisect.bisect_left(sizes, length)
+    return sizes[place] if place < len(sizes) else length
+
+
+def few_sizes(widths: np.ndarray, count: int) -> tuple[int, ...]:
+    """At most ``count`` lengths, ascending, that pad the least when every width is rounded up to one of them.
+
+    By dynamic programming over the multiples of ``MULTIPLE`` and the largest width, which is always one of them.
+
+    Args:
+        widths: (K,) tokens.
+    """
+    largest = int(np.max(widths))
+    sizes = np.append(np.arange(MULTIPLE, largest, MULTIPLE), largest)
+    below = np.append(0, np.cumsum(np.bincount(np.searchsorted(sizes, widths), minlength=len(sizes))))
+    least = np.append(0, np.full(len(sizes), np.inf))  # tokens of the widths up to each size, with the sizes so far
+    came: list[np.ndarray] = []
+    for _ in range(count):
+        # from a size (row, or none) to a larger one (column): all widths between them become the larger
+        tokens = least[:, None] + sizes * (below[1:] - below[:, None])
+        tokens[np.tri(len(sizes) + 1, len(sizes), -1, dtype=bool)] = np.inf
+        came.append(tokens.argmin(0))
+        least = np.append(0, tokens.min(0))
+    chosen, place = [], len(sizes)
+    for before in reversed(came):
+        if place:
+            chosen.append(int(sizes[place - 1]))
+            place = before[place - 1]
+    return tuple(reversed(chosen))
+
+
+def epoch_batches(lengths: np.ndarray, args: TrainingOptions, step_size: int | None = None) -> list[np.ndarray]:
+    """The lengths of the windows of each batch of the first epoch; ``step_size`` if several processes share a step."""
+    batch, lengths = args.train_batch_size, np.asarray(lengths)
+    step_size = step_size or batch * args.gradient_accumulation_steps
+    seed = args.seed if args.data_seed is None else args.data_seed
+    if args.train_sampling_strategy == "group_by_length":
+        order = np.array(list(LengthGroupedSampler(lengths, step_size, seed)))
+    else:
+        order = np.random.default_rng(seed).permutation(len(lengths))
+    return [lengths[order[begin : begin + batch]] for begin in range(0, len(order), batch)]
+
+
+def batch_sizes(
+    lengths: np.ndarray, args: TrainingOptions, pad_to: int | None, step_size: int | None = None
+) -> tuple[int, ...]:
+    """The lengths that batches are padded to: ``pad_to``; else a few, if the model is compiled for each of them.
+
+    Without either none: every batch has the length of its longest window.
+    """
+    if pad_to:
+        return (pad_to,)
+    if not args.torch_compile:
+        return ()
+    return few_sizes(np.array([batch.max() for batch in epoch_batches(lengths, args, step_size)]), GRAPHS)

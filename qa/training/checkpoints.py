@@ -1,0 +1,172 @@
+"""Checkpoints on disk: written whole or not at all, and the newest of them that can be trusted.
+
+Everything is written under ``.saving`` first, flushed, and renamed. A list of the files with their sizes and
+digests goes with it, so that a checkpoint that was torn later, by whatever cause, is told from a whole one.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from qa.runtime.errors import UserError, one_line
+
+STAGING, MANIFEST, FINISHED = ".saving", "files.json", "train_results.json"
+LOCK = ".lock"  # in the folder of every run
+NEEDED = "trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt"
+SHARDED = {"optimizer.pt": "optimizer.bin"}  # what FSDP calls it
+REGULAR, RECOVERY = "checkpoint", "recovery"
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.split("-")[1])
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """Regular and recovery checkpoints in ``folder``, newest step first; nothing is said about what is in them."""
+    named = [path for path in folder.glob("*-*") if re.fullmatch(rf"({REGULAR}|{RECOVERY})-\d+", path.name)]
+    return sorted((path for path in named if path.is_dir()), key=lambda path: (step_of(path), path.name), reverse=True)
+
+
+def flush(path: Path) -> None:
+    """Waits until a file or a folder is on the disk, not only in memory."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders, and needs no such thing
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(staged: Path, final: Path, windows: str) -> None:
+    """Turns a folder written under a staging name into a checkpoint, in one step.
+
+    Args:
+        windows: names the training windows, so that a run does not go on with others.
+    """
+    files = {path.name: [path.stat().st_size, digest(path)] for path in sorted(staged.iterdir())}
+    (staged / MANIFEST).write_text(json.dumps({"windows": windows, "files": files}, indent=1), encoding="utf-8")
+    for path in staged.iterdir():
+        flush(path)
+    flush(staged)
+    if final.exists():
+        if damage(final) is None:
+            return
+        final.rename(staged.with_name(f"torn-{final.name}"))
+    staged.rename(final)
+    flush(final.parent)
+
+
+def damage(folder: Path) -> str | None:
+    """Why a checkpoint cannot be trusted, None where it is whole."""
+    found = {name: name if (folder / name).is_file() else SHARDED.get(name, name) for name in NEEDED}
+    missing = [name for name, file in found.items() if not (folder / file).is_file()]
+    if missing:
+        return f"it has no {missing[0]}"
+    try:
+        if (folder / MANIFEST).is_file():
+            for name, (size, expected) in read_manifest(folder)["files"].items():
+                if not (folder / name).is_file():
+                    return f"it has no {name}"
+                if (folder / name).stat().st_size != size or digest(folder / name) != expected:
+                    return f"{name} is not as it was written"
+        state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        if state["global_step"] != step_of(folder):
+            return f"trainer_state.json is of step {state['global_step']}"
+        with safe_open(folder / "model.safetensors", "pt") as weights:
+            if not weights.keys():
+                return "model.safetensors holds no weights"
+        for name in ("optimizer.pt", "scheduler.pt"):
+            if not torch.load(folder / found[name], map_location="cpu", weights_only=True, mmap=True):
+                return f"{name} is empty"
+    except Exception as error:  # whatever a torn file makes the readers say
+        return f"it cannot be read: {one_line(error)}"
+    return None
+
+
+def read_manifest(folder: Path) -> dict:
+    """``windows`` and ``files``; empty for a checkpoint of another program."""
+    path = folder / MANIFEST
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def newest_intact(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint, and a line for each newer one that had to be passed over."""
+    passed = []
+    for path in find_checkpoints(folder):
+        reason = damage(path)
+        if reason is None:
+            return path, passed
+        passed.append(f"{path}: not a whole checkpoint: {reason}")
+    return None, passed
+
+
+def rotate(folder: Path, limit: int | None, kept: set[Path]) -> None:
+    """Removes the oldest regular checkpoints until ``limit`` are left; never the newest and the best, ``kept``."""
+    regular = [path for path in find_checkpoints(folder) if path.name.startswith(REGULAR)]
+    surplus = len(regular) - max(limit or len(regular), len(kept))
+    others = [path for path in reversed(regular) if path not in kept]
+    for path in others[: max(surplus, 0)]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_recoveries(folder: Path, before: int) -> None:
+    """Recovery checkpoints of steps before ``before``, when a newer checkpoint is whole."""
+    for path in find_checkpoints(folder):
+        if path.name.startswith(RECOVERY) and step_of(path) < before:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def clear(folder: Path) -> None:
+    """Takes away an earlier run, the mark that it is finished first."""
+    for name in (FINISHED, "model.safetensors"):
+        (folder / name).unlink(missing_ok=True)
+    for path in [*find_checkpoints(folder), folder / STAGING, folder / "runs"]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def publish(staged: Path, folder: Path) -> None:
+    """Moves the files of a finished model up into ``folder``, the weights last: without them it is no model."""
+    files = sorted(staged.iterdir(), key=lambda path: path.suffix == ".safetensors")
+    for path in files:
+        flush(path)
+    (folder / FINISHED).unlink(missing_ok=True)
+    for path in files:
+        os.replace(path, folder / path.name)
+    flush(folder)
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def check_space(folder: Path, parameters: int, kept: int) -> None:
+    """Raises UserError where the disk has no room for ``kept`` checkpoints and one more while it is written.
+
+    Args:
+        parameters: of the model; a checkpoint has 12 bytes for each: the weight and two Adam states, fp32.
+    """
+    checkpoint = 12 * parameters
+    needed = (kept + 2) * checkpoint + 4 * parameters - sum(size_of(path) for path in find_checkpoints(folder))
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder}: {needed / 2**30:.2f} GiB are needed for {kept} checkpoints of {checkpoint / 2**30:.2f} GiB, one"
+            f" for recovery and one being written; {free / 2**30:.2f} GiB are free. Free some, lower save_total_limit,"
+            " or give an --output_dir on another disk"
+        )

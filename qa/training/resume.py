@@ -1,0 +1,176 @@
+"""One run in one folder: who holds it, where it goes on from, and how it is stopped."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import yaml
+from filelock import FileLock, Timeout
+from transformers import TrainingArguments
+
+from qa.io.files import write_json
+from qa.options.arguments import TrainingOptions
+from qa.options.saved import SETTINGS
+from qa.runtime.errors import UserError, say
+from qa.training import checkpoints
+
+HOLDER = ".holder.json"
+# Settings that leave the weights and the choice of the best ones as they are; and what says where data lies, which
+# does not matter where the windows are the same.
+HARMLESS = {"output_dir", "cache_dir", "preprocessing_num_workers", "overwrite_cache", "per_device_eval_batch_size"}
+HARMLESS |= {"disable_tqdm", "run_name", "report_to", "save_total_limit", "recovery_minutes", "push_to_hub", "demo_dir"}
+HARMLESS |= {"stop_if_failed", "gpu_memory_gb", "accelerator_config", "activation_checkpointing"}
+CUTS = "per_device_train_batch_size", "gradient_accumulation_steps"  # of a step, which stays the same
+HARMLESS_BEGINNINGS = "logging_", "log_", "hub_", "dataloader_", "ddp_"
+SOURCES = {"train_file", "dataset_name", "dataset_config_name", "tokenizer_name", "columns"}
+SOURCES |= {"max_train_samples_per_source"}
+
+
+class Stopped(Exception):
+    """Training was asked to stop by a signal, and has saved all it did."""
+
+    def __init__(self, number: int, checkpoint: Path):
+        super().__init__(f"stopped: all is saved in {checkpoint}; run the same command again to go on")
+        self.status = 128 + number
+
+
+class StopRequest:
+    """Within ``with``: the first Ctrl-C or SIGTERM is only noted, the second acts at once."""
+
+    def __init__(self):
+        self.number: int | None = None
+
+    def note(self, number: int, frame) -> None:
+        if self.number is not None:
+            self.restore()
+            signal.raise_signal(number)
+        else:
+            self.number = number
+            say("stopping after this step, to save it; once more to stop at once")
+
+    def __enter__(self) -> "StopRequest":
+        self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, *error) -> None:
+        self.restore()
+
+
+def check_folder(args: TrainingArguments) -> None:
+    """What can be said of the folder before any data is read; raises UserError where training makes no sense."""
+    folder = Path(args.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give another --output_dir")
+    asked, ours = (
+        resume_argument(args),
+        (folder / checkpoints.LOCK).exists() or (folder / checkpoints.FINISHED).exists(),
+    )
+    if folder.is_dir() and not ours and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty, and holds no run of train.py: give a new --output_dir")
+    if asked and args.overwrite_output_dir:
+        raise UserError("overwrite_output_dir starts anew and resume_from_checkpoint goes on: give one of them")
+    if (folder / checkpoints.FINISHED).exists() and not args.overwrite_output_dir and not asked:
+        raise UserError(
+            f"{folder}: this run is finished. Evaluate or ask the model, give another --output_dir, or train anew with"
+            " --overwrite_output_dir true, which deletes it"
+        )
+    if asked == "last" and not checkpoints.find_checkpoints(folder):
+        raise UserError(f"{folder}: no checkpoint to resume from; leave out --resume_from_checkpoint")
+    if asked and asked != "last" and not Path(asked).is_dir():
+        raise UserError(f"{asked}: no such checkpoint folder; --resume_from_checkpoint last takes the newest")
+
+
+def resume_argument(args: TrainingArguments) -> str | None:
+    """``last``, a folder, or None."""
+    asked = args.resume_from_checkpoint
+    if asked is None or asked.lower() in ("false", "no"):
+        return None
+    return "last" if asked.lower() in ("true", "last") else asked
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of ``folder``; the system lets go of it when the process ends, however it ends."""
+    lock, holder = FileLock(folder / checkpoints.LOCK, timeout=0), folder / HOLDER
+    try:
+        lock.acquire()
+    except Timeout:
+        try:
+            who = "process {process} on {host}, since {since}".format(**json.loads(holder.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError):
+            who = "another process"
+        raise UserError(f"{folder} is in use by {who}: wait for it, stop it, or give another --output_dir") from None
+    try:
+        since = datetime.now().isoformat(" ", timespec="seconds")
+        write_json(holder, {"process": os.getpid(), "host": socket.gethostname(), "since": since})
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def find_start(args: TrainingArguments, settings: dict, windows: str) -> Path | None:
+    """The checkpoint to go on from, None to begin at the beginning. Needs the folder's lock.
+
+    Args:
+        settings: of this run. windows: the name of its training windows, as in ``checkpoints.seal``.
+
+    Raises:
+        UserError: no whole checkpoint where one was asked for; other settings than the interrupted run's, which
+            would change its result, where nobody asked to go on.
+    """
+    folder, asked = Path(args.output_dir), resume_argument(args)
+    if args.overwrite_output_dir:
+        checkpoints.clear(folder)
+    shutil.rmtree(folder / checkpoints.STAGING, ignore_errors=True)
+    if asked and asked != "last":
+        start, passed = Path(asked), []
+        if reason := checkpoints.damage(start):
+            raise UserError(f"{start}: not a whole checkpoint: {reason}")
+    else:
+        start, passed = checkpoints.newest_intact(folder)
+    for line in passed:
+        say(f"warning: {line}; passed over")
+    if start is None:
+        if asked:
+            raise UserError(f"{folder}: no whole checkpoint to resume from")
+        return None
+    harmless, harmful = compare(start, settings, windows)
+    if harmful and not asked:
+        raise UserError(
+            f"{folder} holds an interrupted run with other settings: {', '.join(harmful)}. Give the same again, go on"
+            " all the same with --resume_from_checkpoint last, or start anew with --overwrite_output_dir true"
+        )
+    print(f"going on from {start}")
+    if harmless or harmful:
+        say(f"note: settings that differ from before: {', '.join(harmful + harmless)}")
+    return start
+
+
+def compare(start: Path, settings: dict, windows: str) -> tuple[list[str], list[str]]:
+    """How settings differ from those of a checkpoint: what leaves the result as it is, and what does not."""
+    path, manifest = start / SETTINGS, checkpoints.read_manifest(start)
+    if not path.is_file():
+        return [], []
+    before, now = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(yaml.safe_dump(settings))
+    default, same_windows = TrainingOptions(output_dir="").to_dict(), manifest.get("windows") == windows
+    harmless, harmful = [], [] if same_windows or not manifest else ["the training windows"]
+    steps = [math.prod(each.get(name, default[name]) for name in CUTS) for each in (before, now)]
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            fine = name in HARMLESS or name.startswith(HARMLESS_BEGINNINGS) or (same_windows and name in SOURCES)
+            fine = fine or (name in CUTS and steps[0] == steps[1])
+            values = (f"{settings.get(name, default.get(name))}" for settings in (before, now))
+            (harmless if fine else harmful).append(f"{name} {' -> '.join(values)}")
+    return harmless, harmful
