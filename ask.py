@@ -33,11 +33,12 @@ from tqdm.auto import tqdm
 
 from qa.data.formats import Unreadable, read_file, read_text, require_file
 from qa.inference.answerer import QuestionAnswerer
-from qa.io.files import table
 from qa.options.arguments import DataArguments, ModelArguments, option
 from qa.options.parser import parse_arguments
 from qa.options.saved import saved_settings
-from qa.runtime.errors import UserError, run_command, say
+from qa.runtime.console import say, table
+from qa.runtime.errors import UserError
+from qa.runtime.process import run_command
 
 __all__ = ["QuestionAnswerer", "pipeline"]
 WIDTH = 80  # columns, of which a sentence takes what the names leave

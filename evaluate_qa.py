@@ -44,14 +44,18 @@ from qa.evaluation.evaluator import (
 )
 from qa.evaluation.report import compare_with, differences, write_report
 from qa.inference.spans import LARGEST
-from qa.io.files import make_folder, table, write_json, write_yaml
+from qa.io import run_folder
+from qa.io.files import make_folder, write_json, write_yaml
+from qa.io.run_folder import SETTINGS
+from qa.model.device import fit_to_device
 from qa.model.loading import check_fit, load_config, load_model, load_tokenizer, position_limit
-from qa.model.optimizations import fit_to_device
 from qa.options.arguments import DataArguments, ModelArguments, TrainingOptions, option
 from qa.options.parser import parse_arguments
-from qa.options.saved import SETTINGS, read_settings, saved_settings
+from qa.options.saved import read_settings, saved_settings
+from qa.runtime.console import say, table
 from qa.runtime.distributed import join
-from qa.runtime.errors import UserError, run_command, say
+from qa.runtime.errors import UserError
+from qa.runtime.process import run_command
 from qa.training.trainer import QATrainer
 
 
@@ -187,14 +191,14 @@ def check_sources(model_args: ModelArguments, args: TrainingArguments, own: Eval
         path = Path(own.save_logits)
         if path.suffix != ".npz" or path.is_dir() or not os.access(path.parent, os.W_OK):
             raise UserError(f"save_logits {own.save_logits}: must be an .npz file in a folder that can be written")
-    if own.compare is not None and not (Path(own.compare) / "predictions.json").is_file():
+    if own.compare is not None and not (Path(own.compare) / run_folder.PREDICTIONS).is_file():
         raise UserError(f"compare {own.compare!r}: must be the folder of another evaluation, with predictions.json")
     if args.output_dir == TrainingArguments(None).output_dir:
         if sources:
             raise UserError(f"--{sources[0]} needs --output_dir, the folder for the results")
         name = model_args.model_name_or_path
         local = Path(name).is_dir()
-        args.output_dir = str(Path(name) / "evaluation") if local else f"{name.replace('/', '--')}-evaluation"
+        args.output_dir = str(Path(name) / run_folder.EVALUATION) if local else f"{name.replace('/', '--')}-evaluation"
 
 
 def say_mismatch(saved: str | None, negatives: bool, split: Split) -> None:
@@ -273,7 +277,7 @@ def main() -> None:
         raise UserError("save_best_threshold is for SQuAD 2.0: all these questions have an answer")
     say_mismatch(saved, negatives, split)
     others = (
-        read_predictions(str(Path(own.compare) / "predictions.json"), gold_answers(split.examples))
+        read_predictions(str(Path(own.compare) / run_folder.PREDICTIONS), gold_answers(split.examples))
         if own.compare
         else None
     )
@@ -286,7 +290,7 @@ def main() -> None:
     comparison = compare_with(evaluation, Path(own.compare).resolve().name, others) if others else None
     write_evaluation(output, evaluation)
     if comparison:
-        write_json(output / "comparison.json", comparison)
+        write_json(output / run_folder.COMPARISON, comparison)
     report = write_report(output, evaluation, comparison, others)
     changes = differences(comparison) if comparison else []
     print(table([*headline(evaluation.metrics), *changes, *sizes(evaluation), ("report", str(report))]))

@@ -22,16 +22,19 @@ from pathlib import Path
 from qa.data.checks import Problem
 from qa.data.demo import write_demo
 from qa.data.splits import describe_leak, read_splits, require_usable
+from qa.data.statistics import check_dropped, count_questions, lost_problems
 from qa.data.window_cache import load_windows
 from qa.data.windows import WindowSettings, check_lengths
-from qa.evaluation.coverage import LOWEST_LABEL_F1, Overview, check_dropped, count_questions, lost_problems, summarize
-from qa.io.files import make_folder, table, write_json, write_text
+from qa.evaluation.coverage import LOWEST_LABEL_F1, Overview, summarize
+from qa.io.files import make_folder, write_json, write_text
+from qa.io.run_folder import PROBLEMS, SUMMARY
 from qa.model.loading import load_tokenizer
 from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions
 from qa.options.parser import parse_arguments
-from qa.runtime.errors import UserError, run_command
+from qa.runtime.console import table
+from qa.runtime.errors import UserError
+from qa.runtime.process import run_command
 
-PROBLEMS = "problems.jsonl"
 SHOWN = 3  # problems of each kind that are printed; the file has them all
 PLACE = re.compile(r".*?(\w* ?(?:article|row|line) \d+(?:, (?:paragraph|question) \d+)*)")
 
@@ -134,7 +137,7 @@ def main() -> None:
     if leaked := describe_leak(splits):
         summary["validation"]["contexts_in_training"] = leaked[0]
     write_problems(output / PROBLEMS, problems)
-    write_json(output / "summary.json", summary)
+    write_json(output / SUMMARY, summary)
 
     for name in splits:
         print(table(rows(name, summary[name], problems[name])) + "\n")
@@ -142,7 +145,7 @@ def main() -> None:
         print(f"warning: {leaked[1]}")
     for stop in stops:
         print(f"warning: train.py or evaluate_qa.py would stop: {stop}")
-    print(f"written to {output / 'summary.json'} and {PROBLEMS}")
+    print(f"written to {output / SUMMARY} and {PROBLEMS}")
     if fatal:
         raise UserError("; ".join(fatal))
     found = [f"{problem.place}: {problem.detail}" for each in problems.values() for problem in each]

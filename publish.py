@@ -19,7 +19,8 @@ from pathlib import Path
 from qa.hub import publish as hub
 from qa.options.arguments import option
 from qa.options.parser import parse_arguments
-from qa.runtime.errors import UserError, run_command
+from qa.runtime.errors import UserError
+from qa.runtime.process import run_command
 
 
 @dataclass

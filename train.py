@@ -32,22 +32,27 @@ from transformers.trainer_utils import TrainOutput
 
 from qa.data.demo import write_demo
 from qa.data.splits import Split, load_splits
+from qa.data.statistics import check_dropped, describe, outside
 from qa.data.window_cache import load_windows
 from qa.data.windows import WindowArrays, WindowSettings, check_lengths, column
-from qa.evaluation.coverage import Overview, check_dropped, check_labels, describe, outside
+from qa.evaluation.coverage import Overview, check_labels
 from qa.evaluation.evaluator import Evaluator, degenerate, headline, plain_metrics, write_evaluation
 from qa.evaluation.figures import training_curves, write_picture
 from qa.evaluation.report import write_report
 from qa.hub import publish as hub
-from qa.hub.model_card import RUN, record_run
-from qa.io.files import make_folder, table, write_json
+from qa.hub.model_card import record_run
+from qa.io import run_folder
+from qa.io.files import make_folder, write_json
+from qa.io.run_folder import FINISHED, RUN, find_checkpoints, step_of
+from qa.model.device import bf16_supported, fit_to_device, wanted_precision
 from qa.model.loading import check_fit, load_config, load_model, load_tokenizer, position_limit
-from qa.model.optimizations import bf16_supported, fit_to_device, wanted_precision
 from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, as_settings
 from qa.options.parser import parse_arguments
+from qa.runtime.console import say, table
 from qa.runtime.distributed import join, once, share_batch
-from qa.runtime.errors import UserError, one_line, run_command, say
-from qa.training.checkpoints import FINISHED, check_space, find_checkpoints, remove_recoveries, step_of
+from qa.runtime.errors import UserError, one_line
+from qa.runtime.process import run_command
+from qa.training.checkpoints import check_space, remove_recoveries
 from qa.training.planner import plan_run
 from qa.training.resume import Stopped, StopRequest, check_folder, find_start, hold
 from qa.training.trainer import QATrainer
@@ -200,7 +205,7 @@ def fit(
     evaluation = evaluator.result(output.resolve().name, scores)
     write_evaluation(output, evaluation)
     report = write_report(output, evaluation)
-    write_picture(output / "curves.png", training_curves(trainer.state.log_history))
+    write_picture(output / run_folder.CURVES, training_curves(trainer.state.log_history))
     results = plain_metrics(trained.metrics, "train")
     results |= {"global_step": trained.global_step, "features": len(windows)}
     results |= {"resumed_from": step_of(start) if start else 0}

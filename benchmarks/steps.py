@@ -22,12 +22,16 @@ from transformers import (
 from qa.data.windows import WindowArrays
 from qa.evaluation.evaluator import Evaluator
 from qa.model import memory
+from qa.model.batching import Collator, WindowRows, padded
+from qa.model.device import AUTOCAST, fit_to_device
 from qa.model.loading import takes_token_types
-from qa.model.optimizations import AUTOCAST, compile_blocks, fit_to_device, prepare_model
+from qa.model.loss import masked_loss
+from qa.model.optimizations import prepare_model
 from qa.options.arguments import DataArguments, TrainingOptions
-from qa.training.batching import Collator, FixedOrder, LengthGroupedSampler, WindowRows, padded
+from qa.training.compilation import compile_blocks
 from qa.training.planner import epoch_of
-from qa.training.trainer import QATrainer, masked_loss
+from qa.training.sampling import FixedOrder, LengthGroupedSampler
+from qa.training.trainer import QATrainer
 
 
 @dataclass

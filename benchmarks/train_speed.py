@@ -30,13 +30,15 @@ from qa.data.splits import load_splits
 from qa.data.window_cache import load_windows
 from qa.io.files import make_folder, write_json
 from qa.model import memory
+from qa.model.device import bf16_supported
 from qa.model.loading import load_config, load_tokenizer
 from qa.model.memory import GIB
-from qa.model.optimizations import bf16_supported
 from qa.options.arguments import DataArguments, ModelArguments, TrainingOptions, option
-from qa.runtime.errors import UserError, one_line, run_command
-from qa.training.batching import GRAPHS, batch_sizes
+from qa.runtime.errors import UserError, one_line
+from qa.runtime.process import run_command
+from qa.training.compilation import GRAPHS
 from qa.training.planner import choose, epoch_of, usable_share
+from qa.training.sampling import batch_sizes
 
 FULL_SQUAD = 88_500  # training windows of SQuAD 1.1 at 384/128
 TOGETHER, IN_TRAINER, AS_GRAPHS = "all together", "all, in Trainer", "all, as CUDA graphs"

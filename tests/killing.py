@@ -18,7 +18,7 @@ import torch
 import transformers
 
 import train
-from qa.training.checkpoints import FINISHED
+from qa.io.run_folder import FINISHED
 
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate", "os.listdir"}
 

@@ -8,9 +8,10 @@ import pytest
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
+from qa.model.batching import Collator, WindowRows, by_length, padded
 from qa.options.arguments import TrainingOptions
-from qa.training.batching import Collator, LengthGroupedSampler, WindowRows, batch_sizes, by_length, few_sizes, padded
 from qa.training.planner import epoch_of
+from qa.training.sampling import LengthGroupedSampler, batch_sizes, few_sizes
 
 
 def collate(lengths: list[int], pad_to: int | None = None) -> dict:

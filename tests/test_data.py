@@ -11,7 +11,7 @@ from datasets import Dataset
 import preprocess
 from qa.data.checks import Unusable, locate, parse_answers
 from qa.data.splits import load_splits
-from qa.evaluation.coverage import check_dropped, describe
+from qa.data.statistics import check_dropped, describe
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
 

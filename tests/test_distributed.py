@@ -20,10 +20,10 @@ from test_end_to_end import SMALL, read, run
 from torch.utils.data import BatchSampler
 
 import train
+from qa.io import run_folder
 from qa.options.arguments import REPOSITORY
 from qa.runtime.distributed import divide
-from qa.training import checkpoints
-from qa.training.batching import LengthGroupedSampler
+from qa.training.sampling import LengthGroupedSampler
 
 # 36 windows, 12 a step: three steps in each of three epochs; the 16 windows of evaluation end in uneven batches.
 RUN = ("--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 3, "--num_train_epochs", 3)
@@ -117,7 +117,7 @@ def assert_same_model(one: Path, other: Path, tolerance: float) -> None:
 
 
 def f1_by_epoch(folder: Path) -> list[float]:
-    history = read(checkpoints.find_checkpoints(folder)[0] / "trainer_state.json")["log_history"]
+    history = read(run_folder.find_checkpoints(folder)[0] / "trainer_state.json")["log_history"]
     return [entry["eval_f1"] for entry in history if "eval_f1" in entry]
 
 
@@ -140,7 +140,7 @@ def test_three_processes_train_as_one(alone, three):
 
 def test_killed_with_two_and_finished_with_three(alone, two, three):
     assert not (two / "killed/train_results.json").exists()
-    assert checkpoints.find_checkpoints(two / "killed")[0].name == "recovery-4", "step 5 was killed before it was saved"
+    assert run_folder.find_checkpoints(two / "killed")[0].name == "recovery-4", "step 5 was killed before it was saved"
     assert read(three / "killed/train_results.json")["resumed_from"] == 4
     assert_same_model(alone, three / "killed", 1e-5)
 
@@ -150,7 +150,7 @@ def test_one_is_asked_to_stop_and_all_save_once(two):
     assert [note["status"] for note in stopped] == [143, 143] and [note["status"] for note in resumed] == [0, 0]
     assert read(two / "stopped/train_results.json")["resumed_from"] == 5
     assert_same_model(two / "dropout", two / "stopped", 0)
-    ours, theirs = (checkpoints.find_checkpoints(two / name)[0] for name in ("dropout", "stopped"))
+    ours, theirs = (run_folder.find_checkpoints(two / name)[0] for name in ("dropout", "stopped"))
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in ours.iterdir()}
     optimizers = [torch.load(folder / "optimizer.pt", weights_only=True)["state"] for folder in (ours, theirs)]
     for one, other in zip(*(state.values() for state in optimizers), strict=True):
@@ -162,7 +162,7 @@ def test_one_process_speaks_and_writes(two):
     assert said.count("train: 36 questions read") == 5 and said.count("next:\n") == 3
     assert said.count("going on from") == 1
     assert (two / "err").read_text().count("all is saved in") == 1
-    assert not any(path.name.startswith((checkpoints.STAGING, ".holder")) for path in (two / "whole").iterdir())
+    assert not any(path.name.startswith((run_folder.STAGING, ".holder")) for path in (two / "whole").iterdir())
 
 
 def test_a_batch_that_cannot_be_divided_is_said(three):

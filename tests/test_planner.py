@@ -18,8 +18,8 @@ from qa.model.memory import GIB, LiveBytes, of_evaluation, of_training
 from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, check_training
 from qa.options.parser import parse_arguments
 from qa.runtime.errors import UserError
-from qa.training.batching import LengthGroupedSampler
 from qa.training.planner import choose, epoch_of, make_plan
+from qa.training.sampling import LengthGroupedSampler
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "hidden_act": "gelu_new"}
 BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}

@@ -18,19 +18,14 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 import evaluate_qa
 import train
-from qa.model.optimizations import (
-    allow_recomputation,
-    compile_blocks,
-    fuse_gelu,
-    prepare_model,
-    repeated_blocks,
-    wanted_precision,
-)
+from qa.model.device import wanted_precision
+from qa.model.loss import masked_loss
+from qa.model.optimizations import allow_recomputation, fuse_gelu, prepare_model
 from qa.options.arguments import TrainingOptions
 from qa.runtime.errors import UserError
-from qa.training.batching import GRAPHS
-from qa.training.callbacks import failure, split, uniform_loss
-from qa.training.trainer import masked_loss
+from qa.training.callbacks import failure, uniform_loss
+from qa.training.compilation import GRAPHS, compile_blocks, repeated_blocks
+from qa.training.oom_retry import split
 
 SIZES = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 3, "intermediate_size": 64}
 SIZES |= {"vocab_size": 50, "hidden_act": "gelu_new"}

@@ -18,6 +18,7 @@ from test_end_to_end import SMALL, read, run
 
 import evaluate_qa
 import train
+from qa.io import run_folder
 from qa.options.arguments import REPOSITORY
 from qa.runtime.errors import UserError
 from qa.training import checkpoints
@@ -58,7 +59,7 @@ def whole(tmp_path_factory, tiny_data, dropout_model):
 
 
 def last_checkpoint(folder: Path) -> Path:
-    return checkpoints.find_checkpoints(folder)[0]
+    return run_folder.find_checkpoints(folder)[0]
 
 
 def same(one, other) -> bool:
@@ -115,7 +116,7 @@ def test_killed_fifty_times_nothing_is_lost(whole, never_killed, tmp_path):
     assert result["killed"] == 50
     assert_same_run(never_killed, tmp_path / "killed/run")
     left = {path.name for path in (tmp_path / "killed/run").iterdir()}
-    assert not any(name.startswith((checkpoints.STAGING, checkpoints.RECOVERY)) for name in left)
+    assert not any(name.startswith((run_folder.STAGING, run_folder.RECOVERY)) for name in left)
 
 
 @pytest.mark.long
@@ -241,7 +242,7 @@ def test_recovery_checkpoints_come_by_the_clock_and_go(whole, tmp_path, monkeypa
 
     def watch(trainer, *args, **kwargs):
         save(trainer, *args, **kwargs)
-        kept.append([path.name for path in checkpoints.find_checkpoints(tmp_path / "run")])
+        kept.append([path.name for path in run_folder.find_checkpoints(tmp_path / "run")])
 
     monkeypatch.setattr(train.QATrainer, "_save_checkpoint", watch)
     run(train, *whole[1](tmp_path / "run", *EVERY_STEP, "--save_total_limit", 9))
@@ -273,7 +274,7 @@ def test_damage_is_recognised(whole, tmp_path, name, harm):
     assert checkpoints.damage(folder) is None
     harm(folder / name)
     assert name in checkpoints.damage(folder)
-    (folder / checkpoints.MANIFEST).unlink()
+    (folder / run_folder.MANIFEST).unlink()
     if harm is not flip and name != "rng_state.pth":
         assert checkpoints.damage(folder), "without the list of files too"
 
@@ -281,7 +282,7 @@ def test_damage_is_recognised(whole, tmp_path, name, harm):
 def test_the_optimizer_of_sharded_training_has_another_name(whole, tmp_path):
     folder = tmp_path / "checkpoint-15"
     shutil.copytree(last_checkpoint(whole[0]), folder)
-    (folder / checkpoints.MANIFEST).unlink()
+    (folder / run_folder.MANIFEST).unlink()
     (folder / "optimizer.pt").rename(folder / "optimizer.bin")
     assert checkpoints.damage(folder) is None
     truncate(folder / "optimizer.bin")
@@ -303,7 +304,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(interrupted, whole, capsy
 
 
 def test_with_no_whole_checkpoint_it_begins_again(interrupted, whole, capsys):
-    for folder in checkpoints.find_checkpoints(interrupted):
+    for folder in run_folder.find_checkpoints(interrupted):
         flip(folder / "model.safetensors")
     with pytest.raises(UserError, match="no whole checkpoint to resume from"):
         run(train, *whole[1](interrupted, "--resume_from_checkpoint", "last"))
@@ -458,9 +459,9 @@ def test_a_full_disk_is_one_line_and_earlier_checkpoints_stay(whole, tmp_path, r
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert done.returncode == 2 and len(errors) == 1 and "Traceback" not in done.stderr, done.stderr[-3000:]
         assert "could not be saved, with 0.00 GiB free" in errors[0] and "run the same command again" in errors[0]
-        kept = checkpoints.find_checkpoints(disk / "run")
+        kept = run_folder.find_checkpoints(disk / "run")
         assert len(kept) == int(room) and all(checkpoints.damage(folder) is None for folder in kept)
-        assert not (disk / "run/train_results.json").exists() and not (disk / "run" / checkpoints.STAGING).exists()
+        assert not (disk / "run/train_results.json").exists() and not (disk / "run" / run_folder.STAGING).exists()
         subprocess.run([*mount[:4], f"remount,size={64 << 20}", *mount[5:]], check=True)
         run(train, *argv(disk / "run", "--save_total_limit", "9"))
         assert_same_run(reference, disk / "run")
@@ -478,7 +479,7 @@ def test_three_hundred_damaged_checkpoints(whole, tmp_path):
         folder.mkdir(parents=True)
         hurt, manifest = rng.choice(names), rng.random() < 0.6
         for name, content in contents.items():
-            if name != checkpoints.MANIFEST or manifest or name == hurt:
+            if name != run_folder.MANIFEST or manifest or name == hurt:
                 (folder / name).write_bytes(content)
         path, size = folder / hurt, len(contents[hurt])
         kind = rng.randrange(6)
@@ -499,7 +500,7 @@ def test_three_hundred_damaged_checkpoints(whole, tmp_path):
             path.write_text(rng.choice(["{}", "[]", "null", "<html>", '{"global_step": "15"}', '{"files": 3}']))
         changed = not path.exists() or path.read_bytes() != contents[hurt]
         found, passed = checkpoints.newest_intact(folder.parent)
-        whole_by_list = manifest and hurt != checkpoints.MANIFEST
+        whole_by_list = manifest and hurt != run_folder.MANIFEST
         assert len(passed) == (found is None) and all("\n" not in line for line in passed)
         assert found is None or not changed or not whole_by_list, (hurt, kind)
         if kind == 0 and hurt in checkpoints.NEEDED:

@@ -9,7 +9,7 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
 from qa.data.windows import WindowArrays
 from qa.evaluation.evaluator import window_losses
-from qa.training.trainer import masked_loss
+from qa.model.loss import masked_loss
 
 
 def test_loss_does_not_depend_on_padding():

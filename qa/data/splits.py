@@ -23,7 +23,8 @@ from qa.data.checks import Problem, Unusable, check_row
 from qa.data.formats import read_file
 from qa.data.window_cache import cache_folder, table_key
 from qa.options.arguments import DataArguments
-from qa.runtime.errors import UserError, one_line, say
+from qa.runtime.console import say
+from qa.runtime.errors import UserError, one_line
 
 FEATURES = Features(
     {

@@ -12,6 +12,7 @@ from qa.data.windows import WindowArrays
 from qa.evaluation import squad_metric
 from qa.evaluation.squad_metric import question_scores
 from qa.inference.spans import Answers, Candidates, find_candidates, lowest_null, read_answers, search
+from qa.io import run_folder
 from qa.io.files import remove, write_json
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
@@ -204,14 +205,14 @@ def sizes(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     """``predictions.json``, ``nbest_predictions.json``, for 2.0 ``null_odds.json``, and ``eval_results.json`` last."""
-    for name in ("nbest_predictions.json", "null_odds.json", "comparison.json"):
+    for name in (run_folder.NBEST, run_folder.NULL_ODDS, run_folder.COMPARISON):
         remove(folder / name)  # of an earlier evaluation, which may have been another
-    write_json(folder / "predictions.json", evaluation.predictions)
+    write_json(folder / run_folder.PREDICTIONS, evaluation.predictions)
     if evaluation.answers:
-        write_json(folder / "nbest_predictions.json", evaluation.answers.nbest)
+        write_json(folder / run_folder.NBEST, evaluation.answers.nbest)
     if evaluation.null_odds:
-        write_json(folder / "null_odds.json", evaluation.null_odds)
+        write_json(folder / run_folder.NULL_ODDS, evaluation.null_odds)
     counts = {"examples": len(evaluation.examples)}
     if evaluation.windows is not None:
         counts["features"] = len(evaluation.windows)
-    write_json(folder / "eval_results.json", evaluation.metrics | counts)
+    write_json(folder / run_folder.SCORES, evaluation.metrics | counts)

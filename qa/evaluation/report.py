@@ -11,6 +11,7 @@ from markupsafe import Markup
 from qa.evaluation import analysis, figures
 from qa.evaluation.evaluator import Evaluation
 from qa.io.files import write_text
+from qa.io.run_folder import REPORT
 
 SHOWN, TEXT = 20_000, 30_000_000  # questions, and characters of context, that one report holds
 
@@ -132,5 +133,5 @@ def build(evaluation: Evaluation, comparison: dict | None = None, others: dict[s
 
 def write_report(folder: Path, *args) -> Path:
     """Writes ``build(*args)`` to ``report.html``."""
-    write_text(folder / "report.html", build(*args))
-    return folder / "report.html"
+    write_text(folder / REPORT, build(*args))
+    return folder / REPORT

@@ -14,11 +14,12 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from qa.data.checks import as_list
+from qa.io import run_folder
+from qa.io.run_folder import RUN, SETTINGS
 from qa.options.arguments import REPOSITORY, TrainingOptions
-from qa.options.saved import HYPERPARAMETERS, PUBLISHED, SETTINGS
+from qa.options.saved import HYPERPARAMETERS, PUBLISHED
 from qa.runtime.errors import UserError
 
-RUN = "run.json"
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "huggingface_hub")
 SQUAD = {  # data set on the Hub: its name and its licence
     "rajpurkar/squad": ("SQuAD 1.1", "CC BY-SA 4.0"),
@@ -114,8 +115,8 @@ def published_settings(folder: Path) -> dict:
 def make_card(folder: Path, repository: str) -> ModelCard:
     """The card of the model in ``folder`` under the name ``repository`` (USER/NAME)."""
     settings, run = published_settings(folder), read_json(folder / RUN)
-    scores, trained = read_json(folder / "eval_results.json"), read_json(folder / "train_results.json")
-    config, tokenizer = read_json(folder / "config.json"), read_json(folder / "tokenizer_config.json")
+    scores, trained = read_json(folder / run_folder.SCORES), read_json(folder / run_folder.FINISHED)
+    config, tokenizer = read_json(folder / run_folder.CONFIG), read_json(folder / run_folder.TOKENIZER_CONFIG)
     name, licence = data_name(settings)
     data = ModelCardData(
         language="en" if licence else None,
@@ -147,7 +148,7 @@ def make_card(folder: Path, repository: str) -> ModelCard:
     sections = [
         f"# {repository.split('/')[1]}",
         what_it_is(config, settings, run, name, negatives),
-        scores_section(scores, settings, (folder / "curves.png").is_file()),
+        scores_section(scores, settings, (folder / run_folder.CURVES).is_file()),
         usage_section(repository, config, tokenizer, settings),
         data_section(settings, name, licence, trained, scores),
         training_section(settings, run, trained),
@@ -202,7 +203,7 @@ def scores_section(scores: dict, settings: dict, curves: bool) -> str:
     threshold = settings.get("null_score_diff_threshold")
     if settings.get("version_2_with_negative") and threshold is not None:
         text += f" No answer is given where its score exceeds the best answer's by more than {threshold:g}."
-    return text + ("\n\n![Loss and F1 during training](curves.png)" if curves else "")
+    return text + ("\n\n![Loss and F1 during training](" + run_folder.CURVES + ")" if curves else "")
 
 
 def usage_section(repository: str, config: dict, tokenizer: dict, settings: dict) -> str:

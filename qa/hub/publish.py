@@ -16,20 +16,21 @@ from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 
-from qa.hub.model_card import RUN, make_card, published_settings, read_json
+from qa.hub.model_card import make_card, published_settings, read_json
+from qa.io import run_folder
 from qa.io.files import as_yaml
-from qa.options.saved import SETTINGS
-from qa.runtime.errors import UserError, one_line, say
-from qa.training.checkpoints import FINISHED
+from qa.io.run_folder import FINISHED, RUN, SETTINGS
+from qa.runtime.console import say
+from qa.runtime.errors import UserError, one_line
 
 # What is sent, beside the card and the cleaned settings. Never optimizer states, logs, caches or pickles.
 SENT = (
-    "config.json",
-    "model.safetensors",
+    run_folder.CONFIG,
+    run_folder.WEIGHTS,
     "model.safetensors.index.json",
     "model-*-of-*.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
+    run_folder.TOKENIZER,
+    run_folder.TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",
@@ -38,8 +39,8 @@ SENT = (
     "spiece.model",
     "spm.model",
     "sentencepiece.bpe.model",
-    "eval_results.json",
-    "curves.png",
+    run_folder.SCORES,
+    run_folder.CURVES,
 )
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 WAITS = (1, 5, 20)  # seconds before each new try
@@ -189,7 +190,7 @@ def check_before(target: Target) -> None:
 
 def check_folder(folder: Path) -> None:
     """Raises UserError for a folder that does not hold a finished model."""
-    for name in ("config.json", "tokenizer.json", "eval_results.json", FINISHED):
+    for name in (run_folder.CONFIG, run_folder.TOKENIZER, run_folder.SCORES, FINISHED):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: not the folder of a finished run: it has no {name}")
     if not any(folder.glob("*.safetensors")):

@@ -11,12 +11,12 @@ import torch
 from qa.data.documents import Document, Frame, QuestionWindows, check_text
 from qa.data.windows import WindowSettings, check_lengths, cut_questions
 from qa.inference.decoding import AskOptions, best_answers
+from qa.model.batching import Collator, by_length
 from qa.model.loading import check_fit, load_config, load_model, load_tokenizer, position_limit, takes_token_types
 from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
 from qa.options.saved import saved_settings
 from qa.runtime.errors import UserError, one_line
-from qa.training.batching import Collator, by_length
 
 QUESTIONS = 64  # tokenized at once
 WINDOWS = 1024  # whose logits are held at once, if one question has not more: this bounds the memory

@@ -53,9 +53,3 @@ def as_yaml(value: dict) -> str:
 
 def write_yaml(path: Path, value: dict) -> None:
     write_text(path, as_yaml(value))
-
-
-def table(rows: list[tuple[str, object]]) -> str:
-    """Two columns, the first as wide as its longest name."""
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)

@@ -21,6 +21,7 @@ from transformers import (
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME
 from transformers.utils import logging as transformers_logging
 
+from qa.io.run_folder import CONFIG
 from qa.options.arguments import ModelArguments
 from qa.options.saved import find_file
 from qa.runtime.errors import UserError, one_line
@@ -38,7 +39,7 @@ hub_logging.set_verbosity_error()  # its retries; what cannot be had is said in 
 
 def cannot_load(what: str, name: str, error: Exception) -> UserError:
     if Path(name).expanduser().is_dir():
-        if not (Path(name) / "config.json").is_file():
+        if not (Path(name) / CONFIG).is_file():
             return UserError(f"{what} {name} cannot be loaded: the folder has no config.json, so it is not a model's")
         reason = one_line(error)
         if isinstance(error, SafetensorError):

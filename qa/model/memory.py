@@ -19,8 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTrainedModel, Trainer
 
+from qa.model.device import AUTOCAST
 from qa.model.loading import takes_token_types
-from qa.model.optimizations import AUTOCAST, prepare_model
+from qa.model.optimizations import prepare_model
 from qa.options.arguments import TrainingOptions
 
 GIB = 2**30

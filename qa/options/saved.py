@@ -5,11 +5,11 @@ from pathlib import Path
 import yaml
 from transformers.utils import cached_file
 
+from qa.io.run_folder import FINISHED, LOCK, SETTINGS, find_checkpoints
 from qa.options.arguments import ModelArguments
-from qa.runtime.errors import UserError, say
-from qa.training.checkpoints import FINISHED, LOCK, find_checkpoints
+from qa.runtime.console import say
+from qa.runtime.errors import UserError
 
-SETTINGS = "settings.yaml"
 HYPERPARAMETERS = (
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "train_sampling_strategy", "optim"),

@@ -14,7 +14,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 
-from qa.runtime.errors import UserError, rank, say
+from qa.runtime.console import rank, say
+from qa.runtime.errors import UserError
 
 Result = TypeVar("Result")
 

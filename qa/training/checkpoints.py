@@ -8,30 +8,31 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 
+from qa.io.run_folder import (
+    FINISHED,
+    MANIFEST,
+    OPTIMIZER,
+    RECOVERY,
+    REGULAR,
+    SCHEDULER,
+    SHARDED_OPTIMIZER,
+    STAGING,
+    TENSORBOARD,
+    TRAINER_STATE,
+    WEIGHTS,
+    find_checkpoints,
+    step_of,
+)
 from qa.runtime.errors import UserError, one_line
 
-STAGING, MANIFEST, FINISHED = ".saving", "files.json", "train_results.json"
-LOCK = ".lock"  # in the folder of every run
-NEEDED = "trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt"
-SHARDED = {"optimizer.pt": "optimizer.bin"}  # what FSDP calls it
-REGULAR, RECOVERY = "checkpoint", "recovery"
-
-
-def step_of(folder: Path) -> int:
-    return int(folder.name.split("-")[1])
-
-
-def find_checkpoints(folder: Path) -> list[Path]:
-    """Regular and recovery checkpoints in ``folder``, newest step first; nothing is said about what is in them."""
-    named = [path for path in folder.glob("*-*") if re.fullmatch(rf"({REGULAR}|{RECOVERY})-\d+", path.name)]
-    return sorted((path for path in named if path.is_dir()), key=lambda path: (step_of(path), path.name), reverse=True)
+NEEDED = TRAINER_STATE, WEIGHTS, OPTIMIZER, SCHEDULER
+ALTERNATIVE_NAMES = {OPTIMIZER: SHARDED_OPTIMIZER}
 
 
 def flush(path: Path) -> None:
@@ -74,7 +75,7 @@ def seal(staged: Path, final: Path, windows: str) -> None:
 
 def damage(folder: Path) -> str | None:
     """Why a checkpoint cannot be trusted, None where it is whole."""
-    found = {name: name if (folder / name).is_file() else SHARDED.get(name, name) for name in NEEDED}
+    found = {name: name if (folder / name).is_file() else ALTERNATIVE_NAMES.get(name, name) for name in NEEDED}
     missing = [name for name, file in found.items() if not (folder / file).is_file()]
     if missing:
         return f"it has no {missing[0]}"
@@ -85,13 +86,13 @@ def damage(folder: Path) -> str | None:
                     return f"it has no {name}"
                 if (folder / name).stat().st_size != size or digest(folder / name) != expected:
                     return f"{name} is not as it was written"
-        state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        state = json.loads((folder / TRAINER_STATE).read_text(encoding="utf-8"))
         if state["global_step"] != step_of(folder):
-            return f"trainer_state.json is of step {state['global_step']}"
-        with safe_open(folder / "model.safetensors", "pt") as weights:
+            return f"{TRAINER_STATE} is of step {state['global_step']}"
+        with safe_open(folder / WEIGHTS, "pt") as weights:
             if not weights.keys():
-                return "model.safetensors holds no weights"
-        for name in ("optimizer.pt", "scheduler.pt"):
+                return f"{WEIGHTS} holds no weights"
+        for name in (OPTIMIZER, SCHEDULER):
             if not torch.load(folder / found[name], map_location="cpu", weights_only=True, mmap=True):
                 return f"{name} is empty"
     except Exception as error:  # whatever a torn file makes the readers say
@@ -134,9 +135,9 @@ def remove_recoveries(folder: Path, before: int) -> None:
 
 def clear(folder: Path) -> None:
     """Takes away an earlier run, the mark that it is finished first."""
-    for name in (FINISHED, "model.safetensors"):
+    for name in (FINISHED, WEIGHTS):
         (folder / name).unlink(missing_ok=True)
-    for path in [*find_checkpoints(folder), folder / STAGING, folder / "runs"]:
+    for path in [*find_checkpoints(folder), folder / STAGING, folder / TENSORBOARD]:
         shutil.rmtree(path, ignore_errors=True)
 
 

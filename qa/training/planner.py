@@ -12,15 +12,17 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig
 
-from qa.io.files import table
+from qa.io import run_folder
+from qa.io.run_folder import SETTINGS
 from qa.model import memory
+from qa.model.batching import padded
 from qa.model.memory import GIB, Memory
 from qa.options.arguments import TrainingOptions
-from qa.options.saved import SETTINGS, read_settings
+from qa.options.saved import read_settings
+from qa.runtime.console import say, table
 from qa.runtime.distributed import divide, once
-from qa.runtime.errors import UserError, one_line, say
-from qa.training import checkpoints
-from qa.training.batching import batch_sizes, epoch_batches, padded
+from qa.runtime.errors import UserError, one_line
+from qa.training.sampling import batch_sizes, epoch_batches
 
 FEWEST = 4  # windows at once that are still worth it to keep activations: recomputing costs a third more arithmetic
 CHOSEN = "per_device_train_batch_size", "gradient_accumulation_steps", "activation_checkpointing"
@@ -150,7 +152,7 @@ def choose(
 
 def earlier_choice(args: TrainingOptions) -> dict | None:
     """What was chosen for the interrupted run in ``output_dir``, if this is the same run: it goes on with that."""
-    saved = checkpoints.find_checkpoints(Path(args.output_dir))
+    saved = run_folder.find_checkpoints(Path(args.output_dir))
     if not saved or args.overwrite_output_dir or not (saved[0] / SETTINGS).is_file():
         return None
     before, default = read_settings(saved[0] / SETTINGS), TrainingOptions(output_dir="")

@@ -15,13 +15,14 @@ import yaml
 from filelock import FileLock, Timeout
 from transformers import TrainingArguments
 
+from qa.io import run_folder
 from qa.io.files import write_json
+from qa.io.run_folder import HOLDER, SETTINGS
 from qa.options.arguments import TrainingOptions
-from qa.options.saved import SETTINGS
-from qa.runtime.errors import UserError, say
+from qa.runtime.console import say
+from qa.runtime.errors import UserError
 from qa.training import checkpoints
 
-HOLDER = ".holder.json"
 # Settings that leave the weights and the choice of the best ones as they are; and what says where data lies, which
 # does not matter where the windows are the same.
 HARMLESS = {"output_dir", "cache_dir", "preprocessing_num_workers", "overwrite_cache", "per_device_eval_batch_size"}
@@ -74,18 +75,18 @@ def check_folder(args: TrainingArguments) -> None:
         raise UserError(f"{folder} is a file: give another --output_dir")
     asked, ours = (
         resume_argument(args),
-        (folder / checkpoints.LOCK).exists() or (folder / checkpoints.FINISHED).exists(),
+        (folder / run_folder.LOCK).exists() or (folder / run_folder.FINISHED).exists(),
     )
     if folder.is_dir() and not ours and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty, and holds no run of train.py: give a new --output_dir")
     if asked and args.overwrite_output_dir:
         raise UserError("overwrite_output_dir starts anew and resume_from_checkpoint goes on: give one of them")
-    if (folder / checkpoints.FINISHED).exists() and not args.overwrite_output_dir and not asked:
+    if (folder / run_folder.FINISHED).exists() and not args.overwrite_output_dir and not asked:
         raise UserError(
             f"{folder}: this run is finished. Evaluate or ask the model, give another --output_dir, or train anew with"
             " --overwrite_output_dir true, which deletes it"
         )
-    if asked == "last" and not checkpoints.find_checkpoints(folder):
+    if asked == "last" and not run_folder.find_checkpoints(folder):
         raise UserError(f"{folder}: no checkpoint to resume from; leave out --resume_from_checkpoint")
     if asked and asked != "last" and not Path(asked).is_dir():
         raise UserError(f"{asked}: no such checkpoint folder; --resume_from_checkpoint last takes the newest")
@@ -102,7 +103,7 @@ def resume_argument(args: TrainingArguments) -> str | None:
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Keeps other runs out of ``folder``; the system lets go of it when the process ends, however it ends."""
-    lock, holder = FileLock(folder / checkpoints.LOCK, timeout=0), folder / HOLDER
+    lock, holder = FileLock(folder / run_folder.LOCK, timeout=0), folder / HOLDER
     try:
         lock.acquire()
     except Timeout:
@@ -133,7 +134,7 @@ def find_start(args: TrainingArguments, settings: dict, windows: str) -> Path | 
     folder, asked = Path(args.output_dir), resume_argument(args)
     if args.overwrite_output_dir:
         checkpoints.clear(folder)
-    shutil.rmtree(folder / checkpoints.STAGING, ignore_errors=True)
+    shutil.rmtree(folder / run_folder.STAGING, ignore_errors=True)
     if asked and asked != "last":
         start, passed = Path(asked), []
         if reason := checkpoints.damage(start):

@@ -10,48 +10,27 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import distributed
-from torch.nn import functional
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 
 from qa.data.windows import column
 from qa.evaluation.evaluator import Evaluator
 from qa.inference.spans import Candidates, best_tokens_on_device
+from qa.io import run_folder
 from qa.io.files import write_yaml
+from qa.io.run_folder import SETTINGS
+from qa.model.batching import Collator, WindowRows, by_length
 from qa.model.loading import save_tokenizer, takes_token_types
-from qa.model.optimizations import CompiledSteps, compile_blocks, prepare_model
-from qa.options.saved import SETTINGS
+from qa.model.loss import masked_loss
+from qa.model.optimizations import prepare_model
+from qa.runtime.console import say
 from qa.runtime.distributed import once
-from qa.runtime.errors import UserError, one_line, say
+from qa.runtime.errors import UserError, one_line
 from qa.training import checkpoints
-from qa.training.batching import Collator, FixedOrder, LengthGroupedSampler, WindowRows, batch_sizes, by_length
-from qa.training.callbacks import FailureWatch, SmallerSteps, check_weights
+from qa.training.callbacks import EpochTeller, FailureWatch, check_weights
+from qa.training.compilation import CompiledSteps, compile_blocks
+from qa.training.oom_retry import SmallerSteps
 from qa.training.resume import Stopped, StopRequest
-
-
-def masked_loss(
-    outputs, attention_mask: torch.Tensor, start: torch.Tensor, end: torch.Tensor, reduction: str = "mean"
-) -> torch.Tensor:
-    """Mean cross-entropy of start and end over the real tokens only, in fp32; (B,) with reduction ``none``.
-
-    The models' own loss lets padded positions into the softmax, so it changes with the amount of padding.
-
-    Args:
-        attention_mask: (B, L). start, end: (B,) labels.
-    """
-    loss = 0
-    for logits, labels in ((outputs.start_logits, start), (outputs.end_logits, end)):
-        logits = logits.float().masked_fill(attention_mask == 0, torch.finfo(torch.float32).min)
-        loss = loss + functional.cross_entropy(logits, labels, reduction=reduction) / 2
-    return loss
-
-
-class EpochTeller(TrainerCallback):
-    """Tells the sampler its epoch also where a run goes on within one: of several processes' samplers, the loader that
-    skips batches reaches none (accelerate's ``BatchSamplerShard`` has no ``sampler``)."""
-
-    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        if hasattr(train_dataloader, "set_epoch"):
-            train_dataloader.set_epoch(int(state.epoch + 1e-9))
+from qa.training.sampling import FixedOrder, LengthGroupedSampler, batch_sizes
 
 
 class QATrainer(SmallerSteps, CompiledSteps, Trainer):
@@ -166,23 +145,23 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
     def _get_output_dir(self, trial=None) -> str:
         return str(self.staging or self.args.output_dir)
 
-    def _save_checkpoint(self, model, trial=None, kind: str = checkpoints.REGULAR) -> None:
+    def _save_checkpoint(self, model, trial=None, kind: str = run_folder.REGULAR) -> None:
         """As ``Trainer``, but under a staging name until all is written; its rotation follows the renaming."""
         check_weights(model, self.state, self.args)
         step, folder = self.state.global_step, Path(self.args.output_dir)
         final, best = folder / f"{kind}-{step}", self.state.best_model_checkpoint
-        if kind == checkpoints.REGULAR and self.state.best_global_step == step:
+        if kind == run_folder.REGULAR and self.state.best_global_step == step:
             best = str(final)
-        self.staging = folder / checkpoints.STAGING
-        staged = self.staging / f"{checkpoints.REGULAR}-{step}"
+        self.staging = folder / run_folder.STAGING
+        staged = self.staging / f"{run_folder.REGULAR}-{step}"
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             self.state.best_model_checkpoint = best
             if self.is_world_process_zero():
-                self.state.save_to_json(str(staged / "trainer_state.json"))
+                self.state.save_to_json(str(staged / run_folder.TRAINER_STATE))
                 checkpoints.seal(staged, final, self.train_dataset._fingerprint)
-                if kind == checkpoints.REGULAR:
+                if kind == run_folder.REGULAR:
                     checkpoints.rotate(folder, self.args.save_total_limit, {final, Path(best or final)})
                 checkpoints.remove_recoveries(folder, before=step)
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -211,7 +190,7 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
         due, asked = self.any_process(due, self.stop.number is not None)
         within = not float(self.state.epoch).is_integer() and self.state.global_step < self.state.max_steps
         if within and self.saved[0] != self.state.global_step and (asked or due):
-            self._save_checkpoint(self.model, kind=checkpoints.RECOVERY)
+            self._save_checkpoint(self.model, kind=run_folder.RECOVERY)
         if asked and self.saved[0] == self.state.global_step:
             raise Stopped(self.stop.number or signal.SIGTERM, self.saved[1])
 
@@ -246,7 +225,7 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
     def save_finished(self) -> None:
         """The model that is kept, moved to ``output_dir`` when all of it is written."""
         check_weights(self.model, self.state, self.args)
-        staged = Path(self.args.output_dir) / checkpoints.STAGING / "model"
+        staged = Path(self.args.output_dir) / run_folder.STAGING / "model"
         self.save_model(str(staged))
         if self.is_world_process_zero():
             checkpoints.publish(staged, Path(self.args.output_dir))

@@ -1,0 +1,26 @@
+"""Lines and tables on the terminal."""
+
+import os
+import sys
+
+from tqdm.auto import tqdm
+
+
+def rank() -> int:
+    """Which of the processes that a launcher started this one is; 0 for the main process, or the only one."""
+    return int(os.environ.get("RANK", 0)) if "WORLD_SIZE" in os.environ else 0
+
+
+def say(message: str) -> None:
+    """A line on stderr from the main process, after the progress bars, which would be drawn over it."""
+    if rank():
+        return
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
+    print(message, file=sys.stderr)
+
+
+def table(rows: list[tuple[str, object]]) -> str:
+    """Two columns, the first as wide as its longest name."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
