@@ -31,12 +31,12 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from qa.data.formats import Unreadable, read_file, read_text, require_file
+from qa.data.formats import Unreadable, read_file, read_text_file, require_file
 from qa.inference.answerer import QuestionAnswerer
 from qa.options.arguments import DataArguments, ModelArguments, option
 from qa.options.parser import parse_arguments
 from qa.options.saved import saved_settings
-from qa.runtime.console import say, table
+from qa.runtime.console import table, warn
 from qa.runtime.errors import UserError
 from qa.runtime.process import run_command
 
@@ -127,7 +127,7 @@ def ask_on(answerer: QuestionAnswerer, context: str) -> None:
         try:
             print_answers(answerer(question=question, context=context), context)
         except UserError as error:  # a question too long for its window; the next may do
-            say(f"error: {error}")
+            warn(f"error: {error}")
         print()
 
 
@@ -166,7 +166,7 @@ def answer_file(answerer: QuestionAnswerer, rows: list[dict], path: Path) -> Non
                 kept |= {"answers": result} if isinstance(result, list) else result
                 file.write(json.dumps(kept, ensure_ascii=False) + "\n")
     except KeyboardInterrupt:
-        say(f"interrupted: the answers so far are in {part}")
+        warn(f"interrupted: the answers so far are in {part}")
         sys.exit(130)
     except OSError as error:
         raise UserError(f"{part}: cannot be written: {error.strerror}; the answers so far are in it") from None
@@ -201,7 +201,7 @@ def main() -> None:
     model_args, _, ask = parse_arguments(kinds, description=__doc__)
     check_question(model_args, ask)  # the command line's own mistakes first, then the model's settings
     model_args, data_args, ask = parse_arguments(kinds, saved=saved_settings(model_args))
-    context = read_text(ask.context_file) if ask.context_file else ask.context
+    context = read_text_file(ask.context_file) if ask.context_file else ask.context
     rows = list(read_questions(ask.input, context)) if ask.input else []
     if ask.input and not rows:
         raise UserError(f"{ask.input}: holds no questions")

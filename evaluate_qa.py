@@ -27,19 +27,19 @@ import numpy as np
 from datasets import Dataset
 from transformers import TrainingArguments
 
-from qa.data.formats import read_text, require_file
+from qa.data.formats import read_text_file, require_file
 from qa.data.splits import Split, load_splits
 from qa.data.window_cache import load_windows
 from qa.data.windows import WindowArrays, WindowSettings, check_lengths
 from qa.evaluation.evaluator import (
     Evaluation,
     Evaluator,
-    degenerate,
+    count_rows,
+    detect_collapse,
     gold_answers,
-    headline,
     official_scores,
     plain_metrics,
-    sizes,
+    score_rows,
     write_evaluation,
 )
 from qa.evaluation.report import compare_with, differences, write_report
@@ -52,8 +52,8 @@ from qa.model.loading import check_fit, load_config, load_model, load_tokenizer,
 from qa.options.arguments import DataArguments, ModelArguments, TrainingOptions, option
 from qa.options.parser import parse_arguments
 from qa.options.saved import read_settings, saved_settings
-from qa.runtime.console import say, table
-from qa.runtime.distributed import join
+from qa.runtime.console import table, warn
+from qa.runtime.distributed import init_distributed
 from qa.runtime.errors import UserError
 from qa.runtime.process import run_command
 from qa.training.trainer import QATrainer
@@ -82,7 +82,7 @@ class EvaluationArguments:
 def read_by_id(path: str, references: list[dict], kinds: tuple[type, ...], what: str) -> dict:
     """A JSON object with a value for every question's id, all of one of ``kinds``."""
     try:
-        values = json.loads(read_text(path))
+        values = json.loads(read_text_file(path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
     if not isinstance(values, dict):
@@ -103,9 +103,9 @@ def read_predictions(path: str, references: list[dict]) -> dict[str, str]:
     predictions = read_by_id(path, references, (str,), "answer")
     known = {reference["id"] for reference in references}
     if missing := known - predictions.keys():
-        say(f"warning: {path}: {len(missing):,} questions have no prediction, {min(missing)} among them")
+        warn(f"warning: {path}: {len(missing):,} questions have no prediction, {min(missing)} among them")
     if unknown := len(predictions.keys() - known):
-        say(f"warning: {path}: {unknown:,} predictions are for questions that the data does not have")
+        warn(f"warning: {path}: {unknown:,} predictions are for questions that the data does not have")
     return predictions
 
 
@@ -152,7 +152,7 @@ def run_model(
     """One forward pass over all windows. With ``path`` the logits are kept, in the windows' order."""
     config = load_config(model_args)
     check_fit(tokenizer, config)
-    check_lengths(WindowSettings.of(evaluator.args), tokenizer, position_limit(config))
+    check_lengths(WindowSettings.from_args(evaluator.args), tokenizer, position_limit(config))
     plain = dataclasses.replace(
         fit_to_device(args), report_to="none", eval_strategy="no", load_best_model_at_end=False, push_to_hub=False
     )
@@ -174,25 +174,29 @@ def run_model(
     return plain_metrics(output.metrics, "eval")
 
 
-def check_sources(model_args: ModelArguments, args: TrainingArguments, own: EvaluationArguments) -> None:
+def check_sources(model_args: ModelArguments, args: TrainingArguments, eval_args: EvaluationArguments) -> None:
     """Raises UserError unless there is one thing to evaluate and a folder for the results."""
-    sources = [name for name in ("predictions", "logits") if getattr(own, name)]
+    sources = [name for name in ("predictions", "logits") if getattr(eval_args, name)]
     if len(sources) == 2 or (not sources and not model_args.model_name_or_path):
         raise UserError("say what to evaluate, one of --model_name_or_path, --predictions and --logits")
-    if own.predictions and model_args.model_name_or_path:
+    if eval_args.predictions and model_args.model_name_or_path:
         raise UserError("--predictions are scored without a model: leave out --model_name_or_path")
-    if own.null_odds and not own.predictions:
+    if eval_args.null_odds and not eval_args.predictions:
         raise UserError("--null_odds goes with --predictions: a model and its logits give their own")
-    if own.save_best_threshold and not Path(model_args.model_name_or_path or "").is_dir():
+    if eval_args.save_best_threshold and not Path(model_args.model_name_or_path or "").is_dir():
         raise UserError("save_best_threshold needs --model_name_or_path FOLDER, the model to keep it with")
-    if own.save_logits:
+    if eval_args.save_logits:
         if sources:
             raise UserError("save_logits goes with a model: there are no new logits to save")
-        path = Path(own.save_logits)
+        path = Path(eval_args.save_logits)
         if path.suffix != ".npz" or path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise UserError(f"save_logits {own.save_logits}: must be an .npz file in a folder that can be written")
-    if own.compare is not None and not (Path(own.compare) / run_folder.PREDICTIONS).is_file():
-        raise UserError(f"compare {own.compare!r}: must be the folder of another evaluation, with predictions.json")
+            raise UserError(
+                f"save_logits {eval_args.save_logits}: must be an .npz file in a folder that can be written"
+            )
+    if eval_args.compare is not None and not (Path(eval_args.compare) / run_folder.PREDICTIONS).is_file():
+        raise UserError(
+            f"compare {eval_args.compare!r}: must be the folder of another evaluation, with predictions.json"
+        )
     if args.output_dir == TrainingArguments(None).output_dir:
         if sources:
             raise UserError(f"--{sources[0]} needs --output_dir, the folder for the results")
@@ -201,16 +205,16 @@ def check_sources(model_args: ModelArguments, args: TrainingArguments, own: Eval
         args.output_dir = str(Path(name) / run_folder.EVALUATION) if local else f"{name.replace('/', '--')}-evaluation"
 
 
-def say_mismatch(saved: str | None, negatives: bool, split: Split) -> None:
+def say_mismatch(saved: str | None, has_unanswerable: bool, split: Split) -> None:
     """Says where the data has unanswerable questions and the model's training had none, or the reverse."""
     trained = read_settings(saved).get("version_2_with_negative")
     if trained is False and split.unanswerable:
-        say(
+        warn(
             f"warning: {split.unanswerable:,} of these {len(split.examples):,} questions have no answer (SQuAD 2.0);"
             " this model was trained on questions that all have one (SQuAD 1.1), and has not learned to say so"
         )
-    elif trained and not negatives:
-        say(
+    elif trained and not has_unanswerable:
+        warn(
             "note: this model was trained to leave questions unanswered (SQuAD 2.0); these all have an answer, so it is"
             " scored as SQuAD 1.1 and always answers"
         )
@@ -227,76 +231,76 @@ def save_threshold(folder: str, metrics: dict[str, float]) -> None:
     print(f"null_score_diff_threshold {threshold:.4f} is kept in {path}")
 
 
-def score_predictions(own: EvaluationArguments, split: Split, negatives: bool) -> Evaluation:
+def score_predictions(eval_args: EvaluationArguments, split: Split, has_unanswerable: bool) -> Evaluation:
     """Scores a file of predictions, and the thresholds on its null odds if there are any."""
-    if own.null_odds and not negatives:
+    if eval_args.null_odds and not has_unanswerable:
         raise UserError("null_odds are for SQuAD 2.0: all these questions have an answer")
     references = gold_answers(split.examples)
-    predictions = read_predictions(own.predictions, references)
-    odds = read_null_odds(own.null_odds, references) if own.null_odds else None
-    metrics = official_scores(predictions, references, negatives, odds)
-    return Evaluation(Path(own.predictions).name, split.examples, predictions, metrics, negatives, odds)
+    predictions = read_predictions(eval_args.predictions, references)
+    odds = read_null_odds(eval_args.null_odds, references) if eval_args.null_odds else None
+    metrics = official_scores(predictions, references, has_unanswerable, odds)
+    return Evaluation(Path(eval_args.predictions).name, split.examples, predictions, metrics, has_unanswerable, odds)
 
 
 def score_model(
     model_args: ModelArguments,
     data_args: DataArguments,
     args: TrainingArguments,
-    own: EvaluationArguments,
+    eval_args: EvaluationArguments,
     split: Split,
 ) -> Evaluation:
     """Runs a model, or takes its logits from a file, and scores the answers."""
     tokenizer = load_tokenizer(model_args)
-    check_lengths(WindowSettings.of(data_args), tokenizer, None)
+    check_lengths(WindowSettings.from_args(data_args), tokenizer, None)
     windows = load_windows(split.examples, tokenizer, data_args, model_args.cache_dir, "validation")
-    evaluator = Evaluator(split.examples, WindowArrays.of(windows), data_args)
-    if own.logits:
-        metrics = evaluator.of_logits(*read_logits(own.logits, evaluator.windows))
+    evaluator = Evaluator(split.examples, WindowArrays.from_dataset(windows), data_args)
+    if eval_args.logits:
+        metrics = evaluator.of_logits(*read_logits(eval_args.logits, evaluator.windows))
     else:
-        metrics = run_model(model_args, args, windows, tokenizer, evaluator, own.save_logits)
-    name = own.logits or model_args.model_name_or_path
+        metrics = run_model(model_args, args, windows, tokenizer, evaluator, eval_args.save_logits)
+    name = eval_args.logits or model_args.model_name_or_path
     return evaluator.result(Path(name).resolve().name if Path(name).exists() else name, metrics)
 
 
 def main() -> None:
-    join()
+    init_distributed()
     kinds = ModelArguments, DataArguments, TrainingOptions, EvaluationArguments
-    model_args, _, args, own = parse_arguments(kinds, description=__doc__)
-    check_sources(model_args, args, own)  # the command line's own mistakes first, then the model's settings
+    model_args, _, args, eval_args = parse_arguments(kinds, description=__doc__)
+    check_sources(model_args, args, eval_args)  # the command line's own mistakes first, then the model's settings
     saved = saved_settings(model_args)
-    model_args, data_args, args, own = parse_arguments(kinds, saved=saved)
-    check_sources(model_args, args, own)
+    model_args, data_args, args, eval_args = parse_arguments(kinds, saved=saved)
+    check_sources(model_args, args, eval_args)
     if model_args.model_name_or_path:
         load_config(model_args)  # a name that is wrong is said before anything else
 
     split = load_splits(data_args, ("validation",), args.seed, model_args.cache_dir).get("validation")
     if split is None:
         raise UserError("no validation questions: give --validation_file, or a --dataset_name that has that split")
-    negatives = bool(data_args.version_2_with_negative)
-    if own.save_best_threshold and not negatives:
+    has_unanswerable = bool(data_args.version_2_with_negative)
+    if eval_args.save_best_threshold and not has_unanswerable:
         raise UserError("save_best_threshold is for SQuAD 2.0: all these questions have an answer")
-    say_mismatch(saved, negatives, split)
+    say_mismatch(saved, has_unanswerable, split)
     others = (
-        read_predictions(str(Path(own.compare) / run_folder.PREDICTIONS), gold_answers(split.examples))
-        if own.compare
+        read_predictions(str(Path(eval_args.compare) / run_folder.PREDICTIONS), gold_answers(split.examples))
+        if eval_args.compare
         else None
     )
     output = make_folder(args.output_dir)
-    if own.predictions:
-        evaluation = score_predictions(own, split, negatives)
+    if eval_args.predictions:
+        evaluation = score_predictions(eval_args, split, has_unanswerable)
     else:
-        evaluation = score_model(model_args, data_args, args, own, split)
+        evaluation = score_model(model_args, data_args, args, eval_args, split)
 
-    comparison = compare_with(evaluation, Path(own.compare).resolve().name, others) if others else None
+    comparison = compare_with(evaluation, Path(eval_args.compare).resolve().name, others) if others else None
     write_evaluation(output, evaluation)
     if comparison:
         write_json(output / run_folder.COMPARISON, comparison)
     report = write_report(output, evaluation, comparison, others)
     changes = differences(comparison) if comparison else []
-    print(table([*headline(evaluation.metrics), *changes, *sizes(evaluation), ("report", str(report))]))
-    if warning := degenerate(evaluation):
-        say(f"warning: {warning}")
-    if own.save_best_threshold:
+    print(table([*score_rows(evaluation.metrics), *changes, *count_rows(evaluation), ("report", str(report))]))
+    if warning := detect_collapse(evaluation):
+        warn(f"warning: {warning}")
+    if eval_args.save_best_threshold:
         save_threshold(model_args.model_name_or_path, evaluation.metrics)
 
 

@@ -22,10 +22,10 @@ from pathlib import Path
 from qa.data.checks import Problem
 from qa.data.demo import write_demo
 from qa.data.splits import describe_leak, read_splits, require_usable
-from qa.data.statistics import check_dropped, count_questions, lost_problems
+from qa.data.statistics import check_dropped, count_questions, unreachable_problems
 from qa.data.window_cache import load_windows
 from qa.data.windows import WindowSettings, check_lengths
-from qa.evaluation.coverage import LOWEST_LABEL_F1, Overview, summarize
+from qa.evaluation.coverage import LOWEST_LABEL_F1, WindowStatistics, summarize
 from qa.io.files import make_folder, write_json, write_text
 from qa.io.run_folder import PROBLEMS, SUMMARY
 from qa.model.loading import load_tokenizer
@@ -105,8 +105,8 @@ def main() -> None:
     if data_args.demo_dir:
         write_demo(data_args.demo_dir)
     tokenizer = load_tokenizer(model_args)
-    check_lengths(WindowSettings.of(data_args), tokenizer, None)
-    negatives, strict = data_args.version_2_with_negative, data_args.strict
+    check_lengths(WindowSettings.from_args(data_args), tokenizer, None)
+    has_unanswerable, strict = data_args.version_2_with_negative, data_args.strict
     data_args.strict = False  # the report is finished first
     splits = read_splits(data_args, ("train", "validation"), args.seed, model_args.cache_dir)
     if not splits:
@@ -120,16 +120,16 @@ def main() -> None:
         unused = {}
         if len(split.examples):
             windows = load_windows(split.examples, tokenizer, data_args, model_args.cache_dir, name)
-            overview = Overview.of(split.examples, windows, data_args)
-            unused = overview.lost if name == "train" else {}
-            problems[name] = split.problems + lost_problems(split, unused)
+            overview = WindowStatistics.from_windows(split.examples, windows, data_args)
+            unused = overview.unreachable if name == "train" else {}
+            problems[name] = split.problems + unreachable_problems(split, unused)
             summary[name] = summarize(split, unused, overview, windows)
             if summary[name]["label_f1"] < LOWEST_LABEL_F1:
                 stops.append(f"the labels of the {name} split do not decode back to the answers")
         else:
             summary[name] = count_questions(split, unused)
         try:
-            require_usable(split, data_args, negatives)
+            require_usable(split, data_args, has_unanswerable)
             if name == "train":
                 check_dropped(split, unused, data_args)
         except UserError as error:

@@ -32,11 +32,11 @@ from transformers.trainer_utils import TrainOutput
 
 from qa.data.demo import write_demo
 from qa.data.splits import Split, load_splits
-from qa.data.statistics import check_dropped, describe, outside
+from qa.data.statistics import check_dropped, describe, is_reachable
 from qa.data.window_cache import load_windows
 from qa.data.windows import WindowArrays, WindowSettings, check_lengths, column
-from qa.evaluation.coverage import Overview, check_labels
-from qa.evaluation.evaluator import Evaluator, degenerate, headline, plain_metrics, write_evaluation
+from qa.evaluation.coverage import WindowStatistics, check_labels
+from qa.evaluation.evaluator import Evaluator, detect_collapse, plain_metrics, score_rows, write_evaluation
 from qa.evaluation.figures import training_curves, write_picture
 from qa.evaluation.report import write_report
 from qa.hub import publish as hub
@@ -48,19 +48,19 @@ from qa.model.device import bf16_supported, fit_to_device, wanted_precision
 from qa.model.loading import check_fit, load_config, load_model, load_tokenizer, position_limit
 from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, as_settings
 from qa.options.parser import parse_arguments
-from qa.runtime.console import say, table
-from qa.runtime.distributed import join, once, share_batch
+from qa.runtime.console import table, warn
+from qa.runtime.distributed import init_distributed, on_main_process, share_batch
 from qa.runtime.errors import UserError, one_line
 from qa.runtime.process import run_command
 from qa.training.checkpoints import check_space, remove_recoveries
 from qa.training.planner import plan_run
-from qa.training.resume import Stopped, StopRequest, check_folder, find_start, hold
+from qa.training.resume import SignalHandler, TrainingInterrupted, check_output_folder, find_start, lock_run_folder
 from qa.training.trainer import QATrainer
 
 
-def check_metric(args: TrainingArguments, negatives: bool) -> None:
+def check_metric(args: TrainingArguments, has_unanswerable: bool) -> None:
     """A misspelled metric would be found after the first epoch only."""
-    known = ("f1", "exact", "loss") if negatives else ("f1", "exact_match", "loss")
+    known = ("f1", "exact", "loss") if has_unanswerable else ("f1", "exact_match", "loss")
     metric = args.metric_for_best_model
     if metric and metric.removeprefix("eval_") not in known:
         raise UserError(f"metric_for_best_model {metric} is not computed: choose one of {', '.join(known)}")
@@ -102,8 +102,8 @@ def train(trainer: QATrainer, start: Path | None) -> TrainOutput:
         ) from None
     except (ImportError, ValueError) as error:  # options that this model, or what is installed, does not allow
         raise UserError(f"training cannot start: {one_line(error)}") from error
-    except Stopped as stopped:
-        say(str(stopped))
+    except TrainingInterrupted as stopped:
+        warn(str(stopped))
         sys.exit(stopped.status)
 
 
@@ -127,7 +127,7 @@ class Prepared:
     @cached_property
     def arrays(self) -> WindowArrays:
         """The windows in memory: for validation, which needs all their offsets."""
-        return WindowArrays.of(self.windows)
+        return WindowArrays.from_dataset(self.windows)
 
 
 def prepare(tokenizer, model_args: ModelArguments, data_args: DataArguments, seed: int) -> dict[str, Prepared]:
@@ -138,20 +138,23 @@ def prepare(tokenizer, model_args: ModelArguments, data_args: DataArguments, see
         if name not in splits:
             raise UserError(f"no {name} questions: give --{name}_file, or a --dataset_name that has that split")
         windows = load_windows(splits[name].examples, tokenizer, data_args, model_args.cache_dir, name)
-        prepared[name], overview = Prepared(splits[name], windows), Overview.of(splits[name].examples, windows)
+        prepared[name], overview = (
+            Prepared(splits[name], windows),
+            WindowStatistics.from_windows(splits[name].examples, windows),
+        )
         check_labels(name, overview.label_f1)
         if name == "train":
-            lost = overview.lost
+            unreachable = overview.unreachable
     train = prepared["train"]
-    if lost:
-        kept = outside(column(train.windows, "example_index"), lost)
+    if unreachable:
+        kept = is_reachable(column(train.windows, "example_index"), unreachable)
         train.windows = train.windows.select(np.flatnonzero(kept))
     if not len(train.windows):
         raise UserError("no window holds any answer of the training split: raise max_seq_length")
-    check_dropped(train.split, lost, data_args)
+    check_dropped(train.split, unreachable, data_args)
     for name, part in prepared.items():
-        negatives = bool(data_args.version_2_with_negative)
-        print(describe(part.split, len(part.windows), lost if name == "train" else {}, negatives))
+        has_unanswerable = bool(data_args.version_2_with_negative)
+        print(describe(part.split, len(part.windows), unreachable if name == "train" else {}, has_unanswerable))
     return prepared
 
 
@@ -170,14 +173,14 @@ def fit(
         settings[name] = full_path(settings[name])
     group_size = args.per_device_train_batch_size * args.gradient_accumulation_steps
     args = share_batch(args, settings)
-    start = once(lambda: find_start(args, settings, windows._fingerprint))
+    start = on_main_process(lambda: find_start(args, settings, windows._fingerprint))
     if start and not start.is_dir():
         raise UserError(f"{start} is not on this host: output_dir must be on a disk that all hosts share")
     set_seed(args.seed)
     model = load_model(model_args, config, training=True)
     check_space(output, model.num_parameters(), saves(args, len(windows)))
     evaluator = Evaluator(data["validation"].split.examples, data["validation"].arrays, data_args)
-    stop = StopRequest()
+    stop = SignalHandler()
     try:
         trainer = QATrainer(
             model=model,
@@ -212,7 +215,7 @@ def fit(
     write_json(output / RUN, record_run(sys.argv, settings, seconds, peak_memory(), bool(start)))
     write_json(output / FINISHED, results)  # the last file of all: it says that the run is finished
     remove_recoveries(output, before=trained.global_step + 1)
-    rows = headline(scores)
+    rows = score_rows(scores)
     rows += [
         ("training speed", f"{trained.metrics['train_samples_per_second']:.1f} windows per second"),
         ("time", f"{duration(seconds)}, evaluations included"),
@@ -221,8 +224,8 @@ def fit(
         ("report", str(report)),
     ]
     print("\n" + table(rows))
-    if warning := degenerate(evaluation):
-        say(f"warning: training has failed: {warning}; try another seed, a lower learning_rate or warmup_steps: 0.1")
+    if warning := detect_collapse(evaluation):
+        warn(f"warning: training has failed: {warning}; try another seed, a lower learning_rate or warmup_steps: 0.1")
     print(
         f"\nnext:\n  python evaluate_qa.py --model_name_or_path {args.output_dir}\n"
         f'  python ask.py --model_name_or_path {args.output_dir} --question "..." --context "..."'
@@ -230,24 +233,24 @@ def fit(
 
 
 def main() -> None:
-    join()
+    init_distributed()
     model_args, data_args, args = parse_arguments(
         (ModelArguments, DataArguments, TrainingOptions),
         default_config=REPOSITORY / "config.yaml",
         description=__doc__,
     )
     if not args.plan:
-        check_folder(args)
+        check_output_folder(args)
     precision, args = wanted_precision(args, bf16_supported()), fit_to_device(args)
     if args.push_to_hub and not args.plan:
-        once(lambda: hub.check_before(hub.Target.of(args)))
+        on_main_process(lambda: hub.check_before(hub.Target.from_args(args)))
     with args.main_process_first():
         if data_args.demo_dir and args.local_process_index == 0:
             write_demo(data_args.demo_dir)
 
     tokenizer, config = load_tokenizer(model_args), load_config(model_args)
     check_fit(tokenizer, config)
-    check_lengths(WindowSettings.of(data_args), tokenizer, position_limit(config))
+    check_lengths(WindowSettings.from_args(data_args), tokenizer, position_limit(config))
     data = prepare(tokenizer, model_args, data_args, args.seed)
     check_metric(args, bool(data_args.version_2_with_negative))
     pad_to = data_args.max_seq_length if data_args.pad_to_max_length else None
@@ -255,15 +258,15 @@ def main() -> None:
     if args.plan:
         return
     output = make_folder(args.output_dir)
-    with hold(output) if args.process_index == 0 else nullcontext():
+    with lock_run_folder(output) if args.process_index == 0 else nullcontext():
         try:
             fit(model_args, data_args, args, tokenizer, config, data)
         except KeyboardInterrupt:
             newest = next(iter(find_checkpoints(output)), "the beginning")
-            say(f"interrupted: run the same command again to go on from {newest}")
+            warn(f"interrupted: run the same command again to go on from {newest}")
             sys.exit(130)
     if args.push_to_hub and args.process_index == 0:
-        print(f"published: {hub.push(output, hub.Target.of(args))}")
+        print(f"published: {hub.push(output, hub.Target.from_args(args))}")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from qa.model.optimizations import prepare_model
 from qa.options.arguments import DataArguments, TrainingOptions
 from qa.training.compilation import compile_blocks
 from qa.training.planner import epoch_of
-from qa.training.sampling import FixedOrder, LengthGroupedSampler
+from qa.training.sampling import FixedOrderSampler, LengthGroupedSampler
 from qa.training.trainer import QATrainer
 
 
@@ -121,7 +121,7 @@ class Bench:
     def __init__(self, config: PretrainedConfig, split, windows, tokenizer, steps: int, device: torch.device):
         self.config, self.steps, self.device, self.tokenizer = config, steps, device, tokenizer
         self.all_windows, self.pad_token_id = windows, tokenizer.pad_token_id
-        self.evaluator = Evaluator(split.examples, WindowArrays.of(windows), DataArguments())
+        self.evaluator = Evaluator(split.examples, WindowArrays.from_dataset(windows), DataArguments())
         with FakeTensorMode():
             self.token_types = takes_token_types(AutoModelForQuestionAnswering.from_config(config))
         self.lengths, self.flops, self.rates = np.array(windows["length"][:]), Flops(config), {}
@@ -291,7 +291,7 @@ def kept_bytes(config: PretrainedConfig, args: TrainingOptions, batch: int, leng
 def collating(bench: Bench, count: int = 300) -> dict[str, float]:
     """Milliseconds for a batch of 16 to be read and padded: as ``train.py`` does it, and in other ways."""
     collate = Collator(bench.pad_token_id, bench.token_types)
-    order = FixedOrder(np.random.default_rng(0).integers(0, len(bench.columns), 16 * count))
+    order = FixedOrderSampler(np.random.default_rng(0).integers(0, len(bench.columns), 16 * count))
     ways = {
         "arrays": (bench.windows, 0),
         "Python lists": (bench.columns, 0),

@@ -38,7 +38,7 @@ from qa.runtime.errors import UserError, one_line
 from qa.runtime.process import run_command
 from qa.training.compilation import GRAPHS
 from qa.training.planner import choose, epoch_of, usable_share
-from qa.training.sampling import batch_sizes
+from qa.training.sampling import choose_batch_lengths
 
 FULL_SQUAD = 88_500  # training windows of SQuAD 1.1 at 384/128
 TOGETHER, IN_TRAINER, AS_GRAPHS = "all together", "all, in Trainer", "all, as CUDA graphs"
@@ -124,7 +124,7 @@ def variants(bench: Bench, options: Options) -> list[Variant]:
                 per_device_train_batch_size=size,
                 gradient_accumulation_steps=parts,
             )
-            sizes = batch_sizes(bench.lengths, args, None)
+            sizes = choose_batch_lengths(bench.lengths, args, None)
             rows.append(whole(name, args, size, parts, recompute=recompute, sizes=sizes))
     return rows
 

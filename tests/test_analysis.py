@@ -19,18 +19,18 @@ def test_interval_agrees_with_the_normal_one():
 def test_paired_comparison():
     rng = np.random.default_rng(0)
     other = (rng.random(500) < 0.6).astype(float)
-    same = analysis.compare(other, other)
+    same = analysis.paired_bootstrap(other, other)
     assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
     better = other.copy()
     better[np.flatnonzero(other == 0)[:60]] = 1  # 60 gained, none lost
-    found = analysis.compare(better, other)
+    found = analysis.paired_bootstrap(better, other)
     assert found.difference == pytest.approx(0.12) and found.low > 0.08 and found.p_value == pytest.approx(2 / 10001)
     mixed = other.copy()
     mixed[np.flatnonzero(other == 0)[:22]], mixed[np.flatnonzero(other == 1)[:12]] = 1, 0
-    found = analysis.compare(mixed, other)
+    found = analysis.paired_bootstrap(mixed, other)
     z = 10 / np.sqrt(34)  # McNemar's statistic, whose two-sided p is about that of the paired bootstrap
     assert found.p_value == pytest.approx(2 * 0.0432, abs=0.02) and z == pytest.approx(1.715, abs=0.001)
-    assert analysis.compare(other, mixed).difference == -found.difference
+    assert analysis.paired_bootstrap(other, mixed).difference == -found.difference
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from datasets import Dataset
 from test_end_to_end import read, run, train_tiny
 
 import ask
-from qa.data.documents import Document, Frame, QuestionWindows, whole_words
+from qa.data.documents import QuestionWindows, SpecialTokenTemplate, TokenizedContext, whole_words
 from qa.data.windows import FEATURES, WindowArrays, WindowSettings, make_windows
 from qa.evaluation.evaluator import Evaluator
 from qa.inference import answerer as answerer_module
@@ -112,7 +112,7 @@ def test_windows_held_at_once_do_not_change_answers(answerer, monkeypatch):
     whole = list(answerer.stream(pairs))
     monkeypatch.setattr(answerer_module, "WINDOWS", 1)
     monkeypatch.setattr(answerer_module, "QUESTIONS", 2)
-    monkeypatch.setattr("qa.inference.decoding.CHUNK", 1)
+    monkeypatch.setattr("qa.inference.decoding.RANKED_AT_ONCE", 1)
     parts = list(answerer.stream(pairs))
     assert [x["answer"] for x in whole] == [x["answer"] for x in parts]
 
@@ -167,11 +167,13 @@ def test_no_answer_as_the_evaluation_decides(trained, tiny_data):
     answerer = ask.QuestionAnswerer.from_pretrained(str(trained), version_2_with_negative=True)
     empty = [{"text": [], "answer_start": []}] * len(rows)
     columns = {"id": [str(i) for i in range(len(rows))], "question": questions, "context": contexts, "answers": empty}
-    table = make_windows(columns, list(range(len(rows))), answerer.tokenizer, WindowSettings.of(answerer.settings))
-    windows = WindowArrays.of(Dataset(table.cast(FEATURES.arrow_schema)))
-    sizes = WindowSettings.of(answerer.settings)
+    table = make_windows(
+        columns, list(range(len(rows))), answerer.tokenizer, WindowSettings.from_args(answerer.settings)
+    )
+    windows = WindowArrays.from_dataset(Dataset(table.cast(FEATURES.arrow_schema)))
+    sizes = WindowSettings.from_args(answerer.settings)
     held = [
-        QuestionWindows.of(ids, answerer.document(context), answerer.frame, sizes)
+        QuestionWindows.from_parts(ids, answerer.document(context), answerer.frame, sizes)
         for ids, context in zip(answerer.question_ids(questions, sizes), contexts, strict=True)
     ]
     candidates = find_candidates(*answerer.logits(held, 8), windows, answerer.settings.n_best_size)
@@ -199,14 +201,14 @@ def test_windows_of_a_document_are_those_of_training(tokenizer, lengths):
     settings = WindowSettings(*lengths)
     texts = [CONTEXT, CONTEXT[:30], "Zoë", "  Ørby… 5\u202fpm 🙂 ", CONTEXT[: len(CONTEXT) // 2]]
     questions = ["Where was Zoë born?", "Who?", "What is “Ørby” and who was born there long ago in 1931?"]
-    frame = Frame.of(tokenizer)
+    frame = SpecialTokenTemplate.from_tokenizer(tokenizer)
     for context in texts:
         columns = {"id": list("abc"), "question": questions, "context": [context] * 3}
         columns["answers"] = [{"text": [], "answer_start": []}] * 3
         wanted = Dataset(make_windows(columns, [0, 1, 2], tokenizer, settings).cast(FEATURES.arrow_schema)).to_list()
-        document, found = Document.of(context, tokenizer), []
+        document, found = TokenizedContext.from_text(context, tokenizer), []
         for ids in ask.QuestionAnswerer.question_ids(SimpleNamespace(tokenizer=tokenizer), questions, settings):
-            part = QuestionWindows.of(ids, document, frame, settings)
+            part = QuestionWindows.from_parts(ids, document, frame, settings)
             arrays = part.arrays()
             for row in range(len(part)):
                 offsets = arrays.offset_mapping[arrays.tokens[row] : arrays.tokens[row + 1]].tolist()
@@ -298,7 +300,9 @@ def test_sentences(context, answer, shown):
 def test_a_file_of_questions(trained, answerer, tmp_path, capsys, monkeypatch):
     made = []
     monkeypatch.setattr(
-        answerer_module.Document, "of", staticmethod(lambda *a, of=Document.of: made.append(1) or of(*a))
+        answerer_module.TokenizedContext,
+        "from_text",
+        staticmethod(lambda *a, make=TokenizedContext.from_text: made.append(1) or make(*a)),
     )
     source, output, text = tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "text.txt"
     text.write_text(CONTEXT, encoding="utf-8")
@@ -384,10 +388,10 @@ def test_thousands_of_questions_about_one_long_text(shared, tmp_path, capsys):
         return SimpleNamespace(start_logits=torch.sin(input_ids.float()), end_logits=torch.cos(input_ids.float()))
 
     model.config, answerer.model = answerer.model.config, model
-    sizes = WindowSettings.of(answerer.settings)
+    sizes = WindowSettings.from_args(answerer.settings)
     begin = time.perf_counter()
     parts = [
-        QuestionWindows.of(ids, answerer.document(text), answerer.frame, sizes)
+        QuestionWindows.from_parts(ids, answerer.document(text), answerer.frame, sizes)
         for ids in answerer.question_ids(questions, sizes)
     ]
     once = time.perf_counter() - begin

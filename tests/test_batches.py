@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from qa.model.batching import Collator, WindowRows, by_length, padded
 from qa.options.arguments import TrainingOptions
 from qa.training.planner import epoch_of
-from qa.training.sampling import LengthGroupedSampler, batch_sizes, few_sizes
+from qa.training.sampling import LengthGroupedSampler, choose_batch_lengths, choose_padding_lengths
 
 
 def collate(lengths: list[int], pad_to: int | None = None) -> dict:
@@ -102,16 +102,16 @@ def test_few_sizes_pad_the_least():
             options = [*range(8, largest, 8)]
             sets = [(*some, largest) for n in range(count) for some in combinations(options, n)]
             costs = [sum(padded(int(width), some) for width in widths) for some in sets]
-            sizes = few_sizes(widths, count)
+            sizes = choose_padding_lengths(widths, count)
             assert sizes in sets and costs[sets.index(sizes)] == min(costs)
 
 
 def test_a_compiled_model_sees_few_sizes_and_the_plan_counts_their_padding():
     args = TrainingOptions(output_dir="", train_sampling_strategy="group_by_length", torch_compile=True)
     plain = TrainingOptions(output_dir="", train_sampling_strategy="group_by_length")
-    sizes = batch_sizes(LENGTHS, args, None)
+    sizes = choose_batch_lengths(LENGTHS, args, None)
     assert len(sizes) == 8 and sizes[-1] == LENGTHS.max() and sizes == tuple(sorted({*sizes}))
-    assert batch_sizes(LENGTHS, plain, None) == () and batch_sizes(LENGTHS, args, 384) == (384,)
+    assert choose_batch_lengths(LENGTHS, plain, None) == () and choose_batch_lengths(LENGTHS, args, 384) == (384,)
     order = list(LengthGroupedSampler(LENGTHS, 8, args.seed))
     tokens = sum(
         len(batch) * padded(int(LENGTHS[batch].max()), sizes) for batch in (order[i : i + 8] for i in range(0, 4003, 8))

@@ -215,7 +215,7 @@ def test_held_out_share_and_limits(tmp_path):
         ("x.json", "\n<!DOCTYPE html><html>", "an HTML page"),
         ("x.json", b"[\xe9]", "not UTF-8 at byte 1"),
         ("x.json", "[]".encode("utf-16"), "UTF-16, not UTF-8"),
-        ("x.json.gz", gzip.compress(b"[]" * 1000)[:-9], "the gzip file is truncated"),
+        ("x.json.gz", gzip.compress(b"[]" * 1000, mtime=0)[:-9], "the gzip file is truncated"),
         ("x.json.gz", b"[]", "not gzip data; take the .gz off its name"),
         ("x.parquet", b"PAR", "not a Parquet file"),
         ("x.csv", "id,question,context,answers\n1,q,c,oops\n", "row 1: `answers` is text that is not JSON"),
@@ -355,7 +355,7 @@ def test_a_report_is_finished_when_nothing_can_be_used(tmp_path, tiny_model, mon
 
 def test_two_broken_files_are_both_named(tmp_path):
     (tmp_path / "a.json").write_text("{")
-    (tmp_path / "b.json.gz").write_bytes(gzip.compress(b"[]" * 1000)[:-9])
+    (tmp_path / "b.json.gz").write_bytes(gzip.compress(b"[]" * 1000, mtime=0)[:-9])
     files = {"train_file": str(tmp_path / "a.json"), "validation_file": str(tmp_path / "b.json.gz")}
     with pytest.raises(UserError, match=r"a\.json, line 1: not JSON.*; .*b\.json\.gz: the gzip file is truncated"):
         load_splits(DataArguments(**files), ("train", "validation"))
@@ -429,8 +429,8 @@ def test_context_seen_in_training_is_said(tmp_path, capsys):
     [
         ("x.parquet", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
         ("x.json.gz", b"<html>", "an HTML page"),
-        ("x.json.gz", gzip.compress(b"<html>"), "an HTML page"),
-        ("x.json.gz", gzip.compress(b"[]" * 99)[:10] + b"\xff" * 9, "x.json.gz: cannot be read: Error -3"),
+        ("x.json.gz", gzip.compress(b"<html>", mtime=0), "an HTML page"),
+        ("x.json.gz", gzip.compress(b"[]" * 99, mtime=0)[:10] + b"\xff" * 9, "x.json.gz: cannot be read: Error -3"),
         ("x.csv", b"id,id,question\n", "line 1: two columns have the same name"),
         ("x.csv", b'id,question,context,answers\n1,"q,c,[]\n', "line 2: not CSV: unexpected end of data"),
         ("x.csv", b"id,question,context,answers\n1,q,a, b,[]\n", "row 1: has not as many values as the header"),

@@ -22,7 +22,7 @@ from torch.utils.data import BatchSampler
 import train
 from qa.io import run_folder
 from qa.options.arguments import REPOSITORY
-from qa.runtime.distributed import divide
+from qa.runtime.distributed import divide_batch
 from qa.training.sampling import LengthGroupedSampler
 
 # 36 windows, 12 a step: three steps in each of three epochs; the 16 windows of evaluation end in uneven batches.
@@ -207,11 +207,11 @@ def test_a_step_is_shared_exactly():
     for batch in range(1, 9):
         for accumulation in range(1, 9):
             for processes in range(1, 13):
-                own, steps = divide(batch, accumulation, processes)
+                own, steps = divide_batch(batch, accumulation, processes)
                 together, wanted = own * steps * processes, batch * accumulation
                 assert 1 <= own <= batch
                 assert together == wanted if wanted % processes == 0 else abs(together - wanted) <= processes * steps
-    assert divide(8, 2, 2) == (8, 1) and divide(8, 2, 4) == (4, 1) and divide(8, 8, 8) == (8, 1)
+    assert divide_batch(8, 2, 2) == (8, 1) and divide_batch(8, 2, 4) == (4, 1) and divide_batch(8, 8, 8) == (8, 1)
 
 
 @pytest.mark.parametrize("processes", [2, 3, 4])
@@ -219,7 +219,7 @@ def test_every_step_takes_the_windows_that_one_process_takes(processes):
     batch, accumulation = 8, 6
     lengths = np.random.default_rng(0).integers(20, 384, 48 * 40)
     sampler = LengthGroupedSampler(lengths, batch * accumulation, seed=1)
-    own, steps = divide(batch, accumulation, processes)
+    own, steps = divide_batch(batch, accumulation, processes)
     shards = [BatchSamplerShard(BatchSampler(sampler, own, False), processes, i) for i in range(processes)]
     parts = [list(shard) for shard in shards]
     order = list(sampler)

@@ -114,7 +114,7 @@ def test_evaluations_are_compared(trained, tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def negatives(tmp_path_factory, tiny_data):
+def has_unanswerable(tmp_path_factory, tiny_data):
     """The tiny data as SQuAD 2.0: every third question has no answer."""
     folder = tmp_path_factory.mktemp("negatives")
     for name, opener in (("train.json", open), ("dev.json.gz", gzip.open)):
@@ -128,9 +128,9 @@ def negatives(tmp_path_factory, tiny_data):
     return folder
 
 
-def test_squad_2_with_its_best_threshold_kept_and_used(negatives, tiny_data, tiny_model, tmp_path, capsys):
+def test_squad_2_with_its_best_threshold_kept_and_used(has_unanswerable, tiny_data, tiny_model, tmp_path, capsys):
     model, again = tmp_path / "model", tmp_path / "again"
-    train_tiny(negatives, tiny_model, model, "--num_train_epochs", 4)
+    train_tiny(has_unanswerable, tiny_model, model, "--num_train_epochs", 4)
     settings = yaml.safe_load((model / "settings.yaml").read_text())
     assert settings["version_2_with_negative"] is True, "found from the data"
     results = read(model / "eval_results.json")
@@ -139,7 +139,7 @@ def test_squad_2_with_its_best_threshold_kept_and_used(negatives, tiny_data, tin
     assert all((odds[key] > 0) == (text == "") for key, text in texts.items())
 
     run(evaluate_qa, "--model_name_or_path", model, "--save_logits", tmp_path / "l.npz", "--output_dir", again)
-    options = ("--validation_file", negatives / "dev.json.gz", "--tokenizer_name", model, *SMALL)
+    options = ("--validation_file", has_unanswerable / "dev.json.gz", "--tokenizer_name", model, *SMALL)
     run(evaluate_qa, "--logits", tmp_path / "l.npz", *options, "--output_dir", tmp_path / "of_logits")
     ours, theirs = (read(folder / "eval_results.json") for folder in (tmp_path / "of_logits", again))
     assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
@@ -186,9 +186,9 @@ def test_squad_2_with_its_best_threshold_kept_and_used(negatives, tiny_data, tin
     assert "exact_match" in read(again / "eval_results.json") and "" not in read(again / "predictions.json").values()
 
 
-def test_published_style_null_odds(negatives, tmp_path, capsys):
-    data = ("--validation_file", negatives / "dev.json.gz", "--output_dir", tmp_path / "out")
-    with gzip.open(negatives / "dev.json.gz", "rt") as file:
+def test_published_style_null_odds(has_unanswerable, tmp_path, capsys):
+    data = ("--validation_file", has_unanswerable / "dev.json.gz", "--output_dir", tmp_path / "out")
+    with gzip.open(has_unanswerable / "dev.json.gz", "rt") as file:
         articles = json.load(file)["data"]
     questions = [qa for article in articles for paragraph in article["paragraphs"] for qa in paragraph["qas"]]
     texts = {qa["id"]: qa["answers"][0]["text"] if qa["answers"] else "wrong" for qa in questions}
@@ -212,13 +212,13 @@ def test_published_style_null_odds(negatives, tmp_path, capsys):
             run(evaluate_qa, "--predictions", files[0], "--null_odds", files[1], *data)
 
 
-def test_a_1_1_model_on_2_0_data_is_said(trained, negatives, tmp_path, capsys):
+def test_a_1_1_model_on_2_0_data_is_said(trained, has_unanswerable, tmp_path, capsys):
     run(
         evaluate_qa,
         "--model_name_or_path",
         trained,
         "--validation_file",
-        negatives / "dev.json.gz",
+        has_unanswerable / "dev.json.gz",
         "--output_dir",
         tmp_path,
     )

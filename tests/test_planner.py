@@ -57,7 +57,7 @@ def test_live_bytes_by_hand():
 def test_it_agrees_with_torchs_own_tracker(recompute):
     tracker = pytest.importorskip("torch.distributed._tools.mem_tracker")
     with FakeTensorMode():
-        model = memory.build(SMALL, options(), recompute)
+        model = memory.build_model(SMALL, options(), recompute)
         theirs = tracker.MemTracker()
         with theirs:
             memory.forward(model, 8, 128, "fp32").backward()
@@ -90,7 +90,7 @@ def test_albert_base_in_fp16_and_xxlarge_recomputed():
 def test_the_parts_of_a_small_model():
     """206 M parameters would be 16 bytes each; these are counted by hand."""
     with FakeTensorMode():
-        count = sum(weight.numel() for weight in memory.build(SMALL, options(), False).parameters())
+        count = sum(weight.numel() for weight in memory.build_model(SMALL, options(), False).parameters())
     parts = needed()
     assert parts.gradients == 4 * count and parts.weights == pytest.approx(4 * count, rel=0.05), "and two buffers"
     assert parts.optimizer == pytest.approx(8 * count, rel=0.01)

@@ -26,7 +26,9 @@ def dev(shared, tmp_path_factory):
     tokenizer = AutoTokenizer.from_pretrained(shared / "albert-base-v2")
     examples = load_splits(args, ("validation",))["validation"].examples
     disable_progress_bars()
-    windows = WindowArrays.of(load_windows(examples, tokenizer, args, str(tmp_path_factory.mktemp("cache")), "dev"))
+    windows = WindowArrays.from_dataset(
+        load_windows(examples, tokenizer, args, str(tmp_path_factory.mktemp("cache")), "dev")
+    )
     enable_progress_bars()
     rng, rows = np.random.default_rng(0), np.arange(len(windows))
     start, end = rng.standard_normal((2, len(windows), 384)).astype(np.float32)
@@ -49,7 +51,7 @@ def as_features(windows: WindowArrays) -> dict[int, list[dict]]:
     return features
 
 
-def plain_answers(features, examples, ids, contexts, all_starts, all_ends, negatives):
+def plain_answers(features, examples, ids, contexts, all_starts, all_ends, has_unanswerable):
     """Loops over examples, their windows, start and end candidates, and lists of dictionaries that are sorted."""
     predictions, nbest, odds = {}, {}, {}
     for index in examples:
@@ -74,10 +76,10 @@ def plain_answers(features, examples, ids, contexts, all_starts, all_ends, negat
                             "end_logit": ends[end],
                         }
                     )
-        if negatives:
+        if has_unanswerable:
             found.append(null)
         best = sorted(found, key=lambda item: item["score"], reverse=True)[:N_BEST]
-        if negatives and not any(item["offsets"] == (0, 0) for item in best):
+        if has_unanswerable and not any(item["offsets"] == (0, 0) for item in best):
             best.append(null)
         for item in best:
             begin, end = item.pop("offsets")
@@ -88,7 +90,7 @@ def plain_answers(features, examples, ids, contexts, all_starts, all_ends, negat
             item["probability"] = probability
         answer = next(item for item in best if item["text"])
         predictions[ids[index]] = answer["text"]
-        if negatives:
+        if has_unanswerable:
             odds[ids[index]] = float(
                 null["start_logit"] + null["end_logit"] - answer["start_logit"] - answer["end_logit"]
             )
@@ -97,29 +99,29 @@ def plain_answers(features, examples, ids, contexts, all_starts, all_ends, negat
     return predictions, nbest, odds
 
 
-def ours(dev, negatives):
+def ours(dev, has_unanswerable):
     ids, contexts, windows, start, end = dev
-    nulls = null_scores(start, end, windows, len(ids)) if negatives else None
+    nulls = null_scores(start, end, windows, len(ids)) if has_unanswerable else None
     return read_answers(find_spans(start, end, windows, len(ids), N_BEST, LONGEST), ids, contexts, nulls, N_BEST, 0.0)
 
 
-@pytest.mark.parametrize("negatives", [False, True])
-def test_a_sample_of_500_is_answered_as_by_plain_loops(dev, negatives):
+@pytest.mark.parametrize("has_unanswerable", [False, True])
+def test_a_sample_of_500_is_answered_as_by_plain_loops(dev, has_unanswerable):
     ids, contexts, windows, start, end = dev
     start = start.copy()
-    start[:, 0] += 3 * negatives  # so that about half of the examples are answered by nothing
+    start[:, 0] += 3 * has_unanswerable  # so that about half of the examples are answered by nothing
     sample = np.random.default_rng(1).permutation(len(ids))[:500].tolist()
-    answers = ours((ids, contexts, windows, start, end), negatives)
+    answers = ours((ids, contexts, windows, start, end), has_unanswerable)
     features, lists = as_features(windows), answers.nbest
-    predictions, nbest, odds = plain_answers(features, sample, ids, contexts, start, end, negatives)
-    assert len(predictions) == 500 and len({bool(text) for text in predictions.values()}) == 1 + negatives
+    predictions, nbest, odds = plain_answers(features, sample, ids, contexts, start, end, has_unanswerable)
+    assert len(predictions) == 500 and len({bool(text) for text in predictions.values()}) == 1 + has_unanswerable
     for key, text in predictions.items():
         assert answers.predictions[key] == text
         assert [item["text"] for item in lists[key]] == [item["text"] for item in nbest[key]]
         for name in ("probability", "start_logit", "end_logit"):
             expected = [item[name] for item in nbest[key]]
             np.testing.assert_allclose([item[name] for item in lists[key]], expected, rtol=0, atol=1e-6)
-        assert not negatives or answers.null_odds[key] == pytest.approx(odds[key], abs=1e-5)
+        assert not has_unanswerable or answers.null_odds[key] == pytest.approx(odds[key], abs=1e-5)
 
 
 def test_all_windows_are_answered_many_times_faster(dev):

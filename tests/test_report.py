@@ -11,8 +11,8 @@ from datasets import Dataset
 
 import evaluate_qa
 from qa.data.splits import FEATURES
-from qa.evaluation.evaluator import Evaluation, degenerate, gold_answers, official_scores
-from qa.evaluation.report import build, compare_with, differences
+from qa.evaluation.evaluator import Evaluation, detect_collapse, gold_answers, official_scores
+from qa.evaluation.report import compare_with, differences, render_report
 
 HOSTILE = '</script><script>document.title="broken"</script><!--<b>&amp;"\''
 ROWS = [
@@ -42,7 +42,7 @@ def data_of(page: str) -> dict:
 
 
 def test_every_question_is_listed_with_its_places_worst_first():
-    data = data_of(build(make_evaluation()))
+    data = data_of(render_report(make_evaluation()))
     rows = {row[0]: row for row in data["rows"]}
     assert [row[7] for row in data["rows"]] == [0, 0, 0, 1] and data["total"] == 4
     for key, question, context, golds in ROWS:
@@ -59,7 +59,7 @@ def test_every_question_is_listed_with_its_places_worst_first():
 
 
 def test_nothing_is_loaded_and_no_text_is_markup():
-    page = build(make_evaluation())
+    page = render_report(make_evaluation())
     assert not re.search(r"\b(src|href|action)=(?!\"data:)", page)
     assert "url(" not in page and "@import" not in page and "http" not in page.replace("http-equiv", "")
     assert (
@@ -72,7 +72,7 @@ def test_nothing_is_loaded_and_no_text_is_markup():
 
 def test_the_numbers_are_those_of_the_metric():
     evaluation = make_evaluation()
-    page = build(evaluation)
+    page = render_report(evaluation)
     assert f"<b>{evaluation.metrics['exact']:.2f}</b> exact match" in page
     assert f"<b>{evaluation.metrics['f1']:.2f}</b> F1" in page
 
@@ -84,7 +84,7 @@ def test_comparison():
     assert comparison["exact"]["difference"] == 0 and comparison["f1"]["difference"] == pytest.approx(
         -100 * (2 / 3) / 4
     )
-    page = build(evaluation, comparison, others)
+    page = render_report(evaluation, comparison, others)
     assert "Against other" in page and {row[12] for row in data_of(page)["rows"]} == {-1, 0, 1}
     assert [name for name, _ in differences(comparison)] == ["EM against other", "F1 against other", "exact matches"]
 
@@ -92,14 +92,14 @@ def test_comparison():
 def test_a_model_that_answers_all_alike_is_called_that():
     rows = [(f"q{i}", "Who?", f"Ann and Bob {i}", ["Bob"]) for i in range(40)]
     golden = {row[0]: ["Bob", "Ann", "and", str(i)][i % 4] for i, row in enumerate(rows)}
-    assert degenerate(make_evaluation(golden, rows)) is None
-    assert "nothing to 100% of the questions that have an answer" in degenerate(
+    assert detect_collapse(make_evaluation(golden, rows)) is None
+    assert "nothing to 100% of the questions that have an answer" in detect_collapse(
         make_evaluation(dict.fromkeys(golden, ""), rows)
     )
-    assert "same answer, 'and', to 95%" in degenerate(
+    assert "same answer, 'and', to 95%" in detect_collapse(
         make_evaluation(dict.fromkeys(golden, "and") | {"q1": "x", "q2": "y"}, rows)
     )
-    assert degenerate(make_evaluation({"q1": "Ann"}, rows[1:2])) is None, "one question tells nothing"
+    assert detect_collapse(make_evaluation({"q1": "Ann"}, rows[1:2])) is None, "one question tells nothing"
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_in_a_browser(browser, tmp_path):
     evaluation = make_evaluation()
     others = PREDICTIONS | {"q1": "Ann"}
     path = tmp_path / "report.html"
-    path.write_text(build(evaluation, compare_with(evaluation, "other", others), others), encoding="utf-8")
+    path.write_text(render_report(evaluation, compare_with(evaluation, "other", others), others), encoding="utf-8")
     browser.get(path.as_uri())
     assert browser.title.startswith("a </script>"), "shown as text, not run"
     assert not browser.get_log("browser")

@@ -20,10 +20,10 @@ import evaluate_qa
 import train
 from qa.model.device import wanted_precision
 from qa.model.loss import masked_loss
-from qa.model.optimizations import allow_recomputation, fuse_gelu, prepare_model
+from qa.model.optimizations import enable_albert_checkpointing, fuse_gelu, prepare_model
 from qa.options.arguments import TrainingOptions
 from qa.runtime.errors import UserError
-from qa.training.callbacks import failure, uniform_loss
+from qa.training.callbacks import detect_divergence, uniform_loss
 from qa.training.compilation import GRAPHS, compile_blocks, repeated_blocks
 from qa.training.oom_retry import split
 
@@ -210,7 +210,7 @@ def test_recomputation_keeps_less_and_gives_the_same():
     plain, kept = step(model), kept_bytes(model)
     with pytest.raises(ValueError, match="does not support"):
         model.activation_checkpointing_enable()
-    allow_recomputation(model)
+    enable_albert_checkpointing(model)
     assert_same_step(step(model), plain, 0)
     model.activation_checkpointing_enable()
     assert_same_step(step(model), plain, 1e-6)
@@ -220,7 +220,7 @@ def test_recomputation_keeps_less_and_gives_the_same():
 
 def test_recomputation_draws_the_same_dropout():
     model = albert(hidden_dropout_prob=0.3)
-    allow_recomputation(model)
+    enable_albert_checkpointing(model)
     results = []
     for recompute in (False, True):
         if recompute:
@@ -300,14 +300,16 @@ def log(losses: list[float], every: int = 50) -> list[dict]:
 
 def test_failure_is_told_from_a_slow_start():
     uniform = math.log(180)
-    assert failure([], 0, 1000, uniform) is None
-    assert failure([{"step": 9, "eval_loss": 9.0}], 0, 1000, uniform) is None
-    assert "nan at step 100" in failure(log([5.0, math.nan]), 100, 1000, uniform)
-    assert failure(log([5.2] * 9), 400, 2000, uniform) is None, "within the warm-up, and soon after it"
-    assert "100 steps after the warm-up" in failure(log([5.2] * 10), 400, 2000, uniform)
-    assert failure(log([5.2] * 8 + [4.5, 4.0]), 400, 2000, uniform) is None
-    assert "uniform guess (5.19)" in failure(log([5.2, 4.0, 2.0] + [5.19] * 9), 0, 2000, uniform), "it fell back"
-    assert failure(log([5.2] * 9), 0, 20_000, uniform) is None, "a long run has more time"
+    assert detect_divergence([], 0, 1000, uniform) is None
+    assert detect_divergence([{"step": 9, "eval_loss": 9.0}], 0, 1000, uniform) is None
+    assert "nan at step 100" in detect_divergence(log([5.0, math.nan]), 100, 1000, uniform)
+    assert detect_divergence(log([5.2] * 9), 400, 2000, uniform) is None, "within the warm-up, and soon after it"
+    assert "100 steps after the warm-up" in detect_divergence(log([5.2] * 10), 400, 2000, uniform)
+    assert detect_divergence(log([5.2] * 8 + [4.5, 4.0]), 400, 2000, uniform) is None
+    assert "uniform guess (5.19)" in detect_divergence(log([5.2, 4.0, 2.0] + [5.19] * 9), 0, 2000, uniform), (
+        "it fell back"
+    )
+    assert detect_divergence(log([5.2] * 9), 0, 20_000, uniform) is None, "a long run has more time"
 
 
 def break_at(monkeypatch, number: int, change) -> None:

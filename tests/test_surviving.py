@@ -271,12 +271,12 @@ def flip(path: Path) -> None:
 def test_damage_is_recognised(whole, tmp_path, name, harm):
     folder = tmp_path / "checkpoint-15"
     shutil.copytree(last_checkpoint(whole[0]), folder)
-    assert checkpoints.damage(folder) is None
+    assert checkpoints.find_corruption(folder) is None
     harm(folder / name)
-    assert name in checkpoints.damage(folder)
+    assert name in checkpoints.find_corruption(folder)
     (folder / run_folder.MANIFEST).unlink()
     if harm is not flip and name != "rng_state.pth":
-        assert checkpoints.damage(folder), "without the list of files too"
+        assert checkpoints.find_corruption(folder), "without the list of files too"
 
 
 def test_the_optimizer_of_sharded_training_has_another_name(whole, tmp_path):
@@ -284,9 +284,9 @@ def test_the_optimizer_of_sharded_training_has_another_name(whole, tmp_path):
     shutil.copytree(last_checkpoint(whole[0]), folder)
     (folder / run_folder.MANIFEST).unlink()
     (folder / "optimizer.pt").rename(folder / "optimizer.bin")
-    assert checkpoints.damage(folder) is None
+    assert checkpoints.find_corruption(folder) is None
     truncate(folder / "optimizer.bin")
-    assert "cannot be read" in checkpoints.damage(folder)
+    assert "cannot be read" in checkpoints.find_corruption(folder)
 
 
 def test_a_damaged_checkpoint_is_named_and_passed_over(interrupted, whole, capsys):
@@ -410,10 +410,11 @@ def test_more_epochs_for_a_finished_run(whole, tmp_path):
 
 
 def test_two_runs_in_one_folder(whole, tmp_path):
-    from qa.training.resume import hold
+    from qa.training.resume import lock_run_folder
 
     (tmp_path / "run").mkdir()
-    code = "import pathlib, sys, time, qa.training.resume; lock = qa.training.resume.hold(pathlib.Path(sys.argv[1]))"
+    code = "import pathlib, sys, time; from qa.training.resume import lock_run_folder as lock_folder"
+    code += "; lock = lock_folder(pathlib.Path(sys.argv[1]))"
     holder = subprocess.Popen(
         [
             sys.executable,
@@ -431,7 +432,7 @@ def test_two_runs_in_one_folder(whole, tmp_path):
     finally:
         holder.kill()
         holder.wait()
-    with hold(tmp_path / "run"):  # a process that was killed holds nothing
+    with lock_run_folder(tmp_path / "run"):  # a process that was killed holds nothing
         pass
 
 
@@ -460,7 +461,7 @@ def test_a_full_disk_is_one_line_and_earlier_checkpoints_stay(whole, tmp_path, r
         assert done.returncode == 2 and len(errors) == 1 and "Traceback" not in done.stderr, done.stderr[-3000:]
         assert "could not be saved, with 0.00 GiB free" in errors[0] and "run the same command again" in errors[0]
         kept = run_folder.find_checkpoints(disk / "run")
-        assert len(kept) == int(room) and all(checkpoints.damage(folder) is None for folder in kept)
+        assert len(kept) == int(room) and all(checkpoints.find_corruption(folder) is None for folder in kept)
         assert not (disk / "run/train_results.json").exists() and not (disk / "run" / run_folder.STAGING).exists()
         subprocess.run([*mount[:4], f"remount,size={64 << 20}", *mount[5:]], check=True)
         run(train, *argv(disk / "run", "--save_total_limit", "9"))

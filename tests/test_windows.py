@@ -33,7 +33,7 @@ def windows_of(examples: list[dict], tokenizer, **settings) -> tuple[Dataset, Wi
     batch = {key: [row[key] for row in examples] for key in FEATURES}
     settings = WindowSettings(**{"max_seq_length": 64, "doc_stride": 8, "max_query_length": 24} | settings)
     windows = Dataset(make_windows(batch, list(range(len(examples))), tokenizer, settings))
-    return windows, WindowArrays.of(windows)
+    return windows, WindowArrays.from_dataset(windows)
 
 
 def decoded(context: str, arrays: WindowArrays, row: int) -> str:
@@ -185,7 +185,7 @@ def test_cache_is_found_by_content(tmp_path, bert_tokenizer, monkeypatch):
     args = DataArguments(max_seq_length=64, doc_stride=8)
     rows = {key: [value] for key, value in example(CONTEXT, "Sollen").items()}
     first = load_windows(Dataset.from_dict(rows, features=FEATURES), bert_tokenizer, args, str(tmp_path), "train")
-    settings = WindowSettings.of(args)
+    settings = WindowSettings.from_args(args)
     key = content_key(Dataset.from_dict(rows, features=FEATURES), bert_tokenizer, settings)
     monkeypatch.setattr("qa.data.windows.make_windows", None)  # a second call would fail if it did not find the first's
     again = load_windows(Dataset.from_dict(rows, features=FEATURES), bert_tokenizer, args, str(tmp_path), "train")
@@ -231,7 +231,7 @@ def test_real_windows_equal_the_reference(shared, tmp_path):
     examples = load_splits(args, ("validation",))["validation"].examples
     windows = load_windows(examples, tokenizer, args, str(tmp_path), "validation")
     assert (len(examples), len(windows)) == (10570, 10808)
-    assert round(float(WindowArrays.of(windows).length.mean()), 1) == 178.8
+    assert round(float(WindowArrays.from_dataset(windows).length.mean()), 1) == 178.8
     expected = []
     for begin in range(0, len(examples), 1000):
         expected += reference_labels(tokenizer, examples[begin : begin + 1000])

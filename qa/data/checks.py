@@ -60,7 +60,7 @@ def check_row(row, training: bool) -> tuple[dict, list[Finding]]:
     if not isinstance(row, dict):
         raise Unusable("unreadable", "is not an object with question and context")
     findings: list[Finding] = []
-    key, question, context = read_id(row), read_text(row, "question"), read_text(row, "context")
+    key, question, context = read_id(row), text_field(row, "question"), text_field(row, "context")
     impossible = str(row.get("is_impossible")).strip().lower() in ("true", "1", "1.0")
     if "answers" not in row and not impossible:
         raise Unusable("missing field", f"has no `answers`, only {brief.repr(list(row))}")
@@ -104,7 +104,7 @@ def read_id(row: dict) -> str:
     return str(value)
 
 
-def read_text(row: dict, name: str) -> str:
+def text_field(row: dict, name: str) -> str:
     value = row.get(name)
     if value is None or value != value:  # NaN is what pandas writes for nothing
         raise Unusable("missing field", f"has no `{name}`")

@@ -79,10 +79,10 @@ class Words:
         return people | places | {"year": str(year), "profession": profession}
 
 
-def paragraph(words: Words, negatives: bool) -> tuple[str, list[tuple[str, str | None, int]]]:
+def paragraph(words: Words, has_unanswerable: bool) -> tuple[str, list[tuple[str, str | None, int]]]:
     """A context, and two questions, each with its answer and where that begins.
 
-    With ``negatives`` every third question or so asks for a fact that the context does not tell: no answer.
+    With ``has_unanswerable`` every third question or so asks for a fact that the context does not tell: no answer.
     """
     values, context, asked = words.values(), "", []
     told = words.rng.sample(FACTS, 4)
@@ -93,7 +93,7 @@ def paragraph(words: Words, negatives: bool) -> tuple[str, list[tuple[str, str |
             asked.append((words.rng.choice(forms).format(**values), values[kind], len(before)))
         context += sentence.format(**values) + " "
     chosen = words.rng.sample(asked, 2)
-    if negatives:
+    if has_unanswerable:
         (untold,) = (questions for sentences, questions in FACTS if (sentences, questions) not in told)
         forms = list(itertools.chain(*untold.values()))
         chosen = [
@@ -103,18 +103,18 @@ def paragraph(words: Words, negatives: bool) -> tuple[str, list[tuple[str, str |
     return context.strip(), chosen
 
 
-def squad(words: Words, count: int, prefix: str, negatives: bool = False) -> dict:
-    """Nested SQuAD JSON with ``count`` questions, 2.0 with ``negatives``."""
+def squad(words: Words, count: int, prefix: str, has_unanswerable: bool = False) -> dict:
+    """Nested SQuAD JSON with ``count`` questions, 2.0 with ``has_unanswerable``."""
     articles = []
     for number in range(count // 2):
-        context, asked = paragraph(words, negatives)
+        context, asked = paragraph(words, has_unanswerable)
         qas = []
         for i, (question, text, start) in enumerate(asked):
             answers = [] if text is None else [{"text": text, "answer_start": start}]
             qa = {"id": f"{prefix}-{number}-{i}", "question": question, "answers": answers}
-            qas.append(qa | {"is_impossible": text is None} if negatives else qa)
+            qas.append(qa | {"is_impossible": text is None} if has_unanswerable else qa)
         articles.append({"title": f"{prefix} {number}", "paragraphs": [{"context": context, "qas": qas}]})
-    return {"version": "v2.0" if negatives else "1.1", "data": articles}
+    return {"version": "v2.0" if has_unanswerable else "1.1", "data": articles}
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -144,9 +144,9 @@ def write_demo(folder: str | Path, seed: int = 0) -> None:
     years, professions = rng.sample(range(1400, 2000), 600), rng.sample(PROFESSIONS, len(PROFESSIONS))
     training, held_out = (years[60:], professions[10:]), (years[:60], professions[:10])
     data = {}
-    for version, negatives in (("", False), ("_v2", True)):
-        data["train" + version] = squad(Words(rng, used, *training), TRAINING, "train", negatives)
-        data["validation" + version] = squad(Words(rng, used, *held_out), VALIDATION, "validation", negatives)
+    for version, has_unanswerable in (("", False), ("_v2", True)):
+        data["train" + version] = squad(Words(rng, used, *training), TRAINING, "train", has_unanswerable)
+        data["validation" + version] = squad(Words(rng, used, *held_out), VALIDATION, "validation", has_unanswerable)
     tokenizer = make_tokenizer()
 
     staged = folder.with_name(f".{folder.name}.{os.getpid()}")

@@ -27,7 +27,7 @@ def check_text(name: str, text: str) -> None:
 
 
 @dataclass(frozen=True)
-class Document:
+class TokenizedContext:
     """A context of T tokens."""
 
     text: str
@@ -36,7 +36,7 @@ class Document:
     words: np.ndarray  # (T, 2) characters of the word that each token belongs to
 
     @classmethod
-    def of(cls, text: str, tokenizer: PreTrainedTokenizerBase) -> "Document":
+    def from_text(cls, text: str, tokenizer: PreTrainedTokenizerBase) -> "TokenizedContext":
         check_text("context", text)
         encoding = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).encodings[0]
         ids = np.array(encoding.ids, dtype=np.int32)
@@ -62,7 +62,7 @@ def whole_words(text: str, offsets: np.ndarray, word_ids: list[int | None]) -> n
 
 
 @dataclass(frozen=True)
-class Frame:
+class SpecialTokenTemplate:
     """What a tokenizer puts around a question and a context: special tokens and token types."""
 
     ids: tuple[np.ndarray, np.ndarray, np.ndarray]  # before, between and after the two
@@ -72,7 +72,7 @@ class Frame:
     context_first: bool
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "Frame":
+    def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase) -> "SpecialTokenTemplate":
         encoding = tokenizer("a", "a").encodings[0]
         sequence = np.array([-1 if number is None else number for number in encoding.sequence_ids])
         first, second = np.flatnonzero(sequence == 0), np.flatnonzero(sequence == 1)
@@ -94,13 +94,15 @@ class QuestionWindows:
     """The W windows that one question makes of a document."""
 
     question: np.ndarray  # (Q,) ids
-    document: Document
-    frame: Frame
+    document: TokenizedContext
+    frame: SpecialTokenTemplate
     begin: np.ndarray  # (W,) first token of the document in each window
     count: np.ndarray  # (W,) tokens of the document in each window
 
     @classmethod
-    def of(cls, question: np.ndarray, document: Document, frame: Frame, settings: WindowSettings) -> "QuestionWindows":
+    def from_parts(
+        cls, question: np.ndarray, document: TokenizedContext, frame: SpecialTokenTemplate, settings: WindowSettings
+    ) -> "QuestionWindows":
         """Raises UserError for a question that leaves the context no more room than ``doc_stride``."""
         total, room = len(document.ids), settings.max_seq_length - frame.special - len(question)
         step = room - settings.doc_stride

@@ -46,7 +46,7 @@ def read_file(path: str) -> Iterator[tuple[str, object]]:
         with open_text(path, newline="\n") as file:
             yield from (item for place, row in read_lines(path, file) for item in read_item(place, row))
     else:
-        yield from read_json(path, read_text(path), suffix == ".jsonl")
+        yield from read_squad_json(path, read_text_file(path), suffix == ".jsonl")
 
 
 def require_file(path: str) -> None:
@@ -62,7 +62,7 @@ def refuse_stand_in(path: str, head: bytes) -> None:
         raise UserError(f"{path}: an HTML page, not the data; download the file itself")
 
 
-def read_text(path: str) -> str:
+def read_text_file(path: str) -> str:
     """A text file, gzipped where its name ends in ``.gz``, without its byte order mark."""
     require_file(path)
     try:
@@ -182,7 +182,7 @@ def parse_json(text: str):
         raise ValueError("nested too deep to be SQuAD data") from None
 
 
-def read_json(path: str, text: str, by_line: bool = False) -> Iterator[tuple[str, object]]:
+def read_squad_json(path: str, text: str, by_line: bool = False) -> Iterator[tuple[str, object]]:
     """Nested SQuAD JSON, a list of rows, ``{"data": rows}``, or one row on each line.
 
     Args:
@@ -225,7 +225,7 @@ def read_item(place: str, item) -> Iterator[tuple[str, object]]:
         yield place, item
         return
     title = item.get("title")
-    for number, paragraph in enumerate(as_list(item, "paragraphs"), 1):
+    for number, paragraph in enumerate(list_field(item, "paragraphs"), 1):
         here = f"{place}, paragraph {number}"
         if isinstance(paragraph, Unreadable):
             yield place, paragraph
@@ -234,7 +234,7 @@ def read_item(place: str, item) -> Iterator[tuple[str, object]]:
             yield here, Unreadable("is not an object with `context` and `qas`")
             continue
         shared = {"title": title} | ({"context": paragraph["context"]} if "context" in paragraph else {})
-        questions = as_list(paragraph, "qas")
+        questions = list_field(paragraph, "qas")
         if "context" not in paragraph and not questions:
             yield here, Unreadable("has no `context`")
         for question_number, qa in enumerate(questions, 1):
@@ -244,6 +244,6 @@ def read_item(place: str, item) -> Iterator[tuple[str, object]]:
                 yield f"{here}, question {question_number}", {**qa, **shared} if isinstance(qa, dict) else qa
 
 
-def as_list(parent: dict, key: str) -> list:
+def list_field(parent: dict, key: str) -> list:
     value = parent.get(key)
     return value if isinstance(value, list) else [Unreadable(f"`{key}` is not a list")]

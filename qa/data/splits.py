@@ -23,7 +23,7 @@ from qa.data.checks import Problem, Unusable, check_row
 from qa.data.formats import read_file
 from qa.data.window_cache import cache_folder, table_key
 from qa.options.arguments import DataArguments
-from qa.runtime.console import say
+from qa.runtime.console import warn
 from qa.runtime.errors import UserError, one_line
 
 FEATURES = Features(
@@ -87,7 +87,7 @@ def check_rows(
     name: str,
     rows: Iterable[tuple[int, str, object]],
     sources: list[str],
-    negatives: bool | None,
+    has_unanswerable: bool | None,
     cache_dir: str | None = None,
 ) -> Split:
     """Turns rows into examples, on disk. Training drops what cannot be labelled; evaluation, what cannot be scored.
@@ -101,7 +101,7 @@ def check_rows(
     hashes, before = array("Q"), []  # of the ids; how many examples stand before each problem
     try:
         with ArrowWriter(features=STORED, path=str(staged), writer_batch_size=BATCH) as writer:
-            for place, example in checked(split, rows, negatives, before):
+            for place, example in checked(split, rows, has_unanswerable, before):
                 hashes.append(short_hash(example["id"]))
                 writer.write(example | {"place": place})
             writer.finalize()
@@ -128,7 +128,7 @@ def check_rows(
 
 
 def checked(
-    split: Split, rows: Iterable[tuple[int, str, object]], negatives: bool | None, before: list[int]
+    split: Split, rows: Iterable[tuple[int, str, object]], has_unanswerable: bool | None, before: list[int]
 ) -> Iterator[tuple[str, dict]]:
     """Yields the examples that rows make, each with its place; counts in ``split`` what becomes of the others.
 
@@ -153,7 +153,7 @@ def checked(
             before.append(len(split.source_index))
             continue
         answered = bool(example["answers"]["text"])
-        if training and not answered and negatives is False:
+        if training and not answered and has_unanswerable is False:
             split.dropped[CHOSEN] += 1
             split.sources[index].dropped += 1
             continue
@@ -239,7 +239,7 @@ def read_dataset(
             " `hf auth login`, give --train_file and --validation_file, or try --config configs/demo.yaml"
         ) from None
     if split == "validation" and split not in loaded and "test" in loaded:
-        say(f"note: {source} has no validation split: its test split is taken")
+        warn(f"note: {source} has no validation split: its test split is taken")
         split = "test"
     if split not in loaded:
         return None
@@ -289,20 +289,20 @@ def load_splits(args: DataArguments, names: tuple[str, ...], seed: int = 42, cac
     Raises:
         UserError: no usable question, a question that evaluation could not score, or, with ``strict``, any problem.
     """
-    negatives = args.version_2_with_negative
+    has_unanswerable = args.version_2_with_negative
     splits = read_splits(args, names, seed, cache_dir)
     for split in splits.values():
-        require_usable(split, args, negatives)
+        require_usable(split, args, has_unanswerable)
     if warnings := find_warnings(splits):
         if args.strict:
             raise UserError(f"{warnings[0]}, and strict allows no problem")
         for warning in warnings:
-            say(f"warning: {warning}")
+            warn(f"warning: {warning}")
     return splits
 
 
-def require_usable(split: Split, args: DataArguments, negatives: bool | None) -> None:
-    """Raises UserError where a split cannot be used; ``negatives`` is what the user said of unanswerable ones."""
+def require_usable(split: Split, args: DataArguments, has_unanswerable: bool | None) -> None:
+    """Raises UserError where a split cannot be used; ``has_unanswerable`` as the option says."""
     source = ", ".join(source.name for source in split.sources)
     if split.name != "train" and (lost := split.dropped.total() - split.dropped[EMPTY]):
         others = f"; and {lost - 1:,} more like it" if lost > 1 else ""
@@ -321,7 +321,7 @@ def require_usable(split: Split, args: DataArguments, negatives: bool | None) ->
         raise UserError(
             f"{empty[0].name}: no usable question among {empty[0].read:,}" + (f"; the first: {first}" if first else "")
         )
-    if split.unanswerable == len(split.examples) and not negatives:
+    if split.unanswerable == len(split.examples) and not has_unanswerable:
         raise UserError(
             f"{source}: no question of the {split.name} split has an answer: there is nothing to learn or to score"
         )

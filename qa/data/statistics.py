@@ -11,34 +11,34 @@ from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
 
 
-def outside(example_index: np.ndarray, lost: dict[int, str]) -> np.ndarray:
-    """(W,) whether a window's example is not among the ``lost`` ones."""
-    return ~np.isin(example_index, list(lost))
+def is_reachable(example_index: np.ndarray, unreachable: dict[int, str]) -> np.ndarray:
+    """(W,) whether a window's example is not among the ``unreachable`` ones."""
+    return ~np.isin(example_index, list(unreachable))
 
 
-def dropped_because(split: Split, lost: dict[int, str]) -> collections.Counter:
-    """Every reason for which questions are not used, with its count; ``lost`` ones among them."""
-    return split.dropped + collections.Counter(f"answer {reason}" for reason in lost.values())
+def dropped_because(split: Split, unreachable: dict[int, str]) -> collections.Counter:
+    """Every reason for which questions are not used, with its count; ``unreachable`` ones among them."""
+    return split.dropped + collections.Counter(f"answer {reason}" for reason in unreachable.values())
 
 
-def lost_problems(split: Split, lost: dict[int, str]) -> list[Problem]:
-    """The ``lost`` examples of a training split as problems."""
+def unreachable_problems(split: Split, unreachable: dict[int, str]) -> list[Problem]:
+    """The ``unreachable`` examples of a training split as problems."""
     return [
         Problem(split.places[row], split.examples[row]["id"], f"answer {why}", f"its answer: {why}", "dropped")
-        for row, why in lost.items()
+        for row, why in unreachable.items()
     ]
 
 
-def check_dropped(split: Split, lost: dict[int, str], args: DataArguments) -> None:
+def check_dropped(split: Split, unreachable: dict[int, str], args: DataArguments) -> None:
     """Raises UserError where more of the training questions are dropped than ``max_dropped`` allows."""
-    reasons = dropped_because(split, lost)
+    reasons = dropped_because(split, unreachable)
     del reasons[CHOSEN]
     count = reasons.total()
-    if args.strict and lost:
-        problem = lost_problems(split, lost)[0]
+    if args.strict and unreachable:
+        problem = unreachable_problems(split, unreachable)[0]
         raise UserError(
-            f"{problem.place}: {problem.detail}; {len(lost):,} such questions, and strict allows none: other lengths"
-            " of windows may hold them"
+            f"{problem.place}: {problem.detail}; {len(unreachable):,} such questions, and strict allows none:"
+            " other lengths of windows may hold them"
         )
     if count > args.max_dropped * split.read:
         enough = math.ceil(count / split.read * 100) / 100
@@ -53,9 +53,9 @@ def counted(reasons: collections.Counter) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
 
 
-def by_source(split: Split, lost: dict[int, str]) -> list[dict]:
+def by_source(split: Split, unreachable: dict[int, str]) -> list[dict]:
     """What became of the questions of each of several sources; nothing where there is only one."""
-    gone = collections.Counter(split.source_index[row] for row in lost)
+    gone = collections.Counter(split.source_index[row] for row in unreachable)
     return [
         {
             "source": source.name,
@@ -68,20 +68,20 @@ def by_source(split: Split, lost: dict[int, str]) -> list[dict]:
     ]
 
 
-def describe(split: Split, windows: int, lost: dict[int, str], negatives: bool) -> str:
+def describe(split: Split, windows: int, unreachable: dict[int, str], has_unanswerable: bool) -> str:
     """What became of the questions of one split in one line, and one for each of several sources."""
-    reasons = dropped_because(split, lost)
+    reasons = dropped_because(split, unreachable)
     parts = [f"{split.name}: {split.read:,} questions read, {sum(reasons.values()):,} dropped"]
     if reasons:
         parts[0] += f" ({counted(reasons)})"
-    parts.append(f"{len(split.examples) - len(lost):,} examples")
+    parts.append(f"{len(split.examples) - len(unreachable):,} examples")
     if split.repaired:
         parts.append(f"{split.repaired:,} repaired")
     if split.unanswerable:
-        scored = " (scored as SQuAD 2.0)" if negatives else ""
+        scored = " (scored as SQuAD 2.0)" if has_unanswerable else ""
         parts.append(f"{split.unanswerable:,} without an answer{scored}")
     lines = [", ".join([*parts, f"{windows:,} windows"])]
-    for part in by_source(split, lost):
+    for part in by_source(split, unreachable):
         lines.append(
             f"  {part['source']}: {part['read']:,} read, {part['dropped']:,} dropped, {part['examples']:,} examples"
         )
@@ -91,7 +91,7 @@ def describe(split: Split, windows: int, lost: dict[int, str], negatives: bool) 
 def count_questions(split: Split, unused: dict[int, str]) -> dict:
     """What became of the questions of one split, for ``summary.json``; ``unused`` examples count as dropped."""
     dropped = dropped_because(split, unused)
-    problems = split.problems + lost_problems(split, unused)
+    problems = split.problems + unreachable_problems(split, unused)
     sources = by_source(split, unused)
     return {
         "read": split.read,

@@ -68,7 +68,7 @@ def load_windows(
 
     Safe when several processes ask at once: one makes them, the others wait and read.
     """
-    settings = windows.WindowSettings.of(args)
+    settings = windows.WindowSettings.from_args(args)
     key = content_key(examples, tokenizer, settings)
     folder = cache_folder(cache_dir, "qa_windows")
     with FileLock(folder / f"{key}.lock"):

@@ -52,7 +52,7 @@ class WindowSettings:
     first_window_only: bool = False
 
     @classmethod
-    def of(cls, args: DataArguments) -> "WindowSettings":
+    def from_args(cls, args: DataArguments) -> "WindowSettings":
         return cls(args.max_seq_length, args.doc_stride, args.max_query_length, args.first_window_only)
 
 
@@ -73,7 +73,7 @@ class WindowArrays:
     tokens: np.ndarray  # (W + 1,)
 
     @classmethod
-    def of(cls, windows: Dataset) -> "WindowArrays":
+    def from_dataset(cls, windows: Dataset) -> "WindowArrays":
         table = windows.with_format("arrow")[:] if windows._indices is not None else windows.data.table
         column = {
             name: table[name].to_numpy()
@@ -97,7 +97,7 @@ class WindowArrays:
         for first in range(0, len(examples), PART):
             last = min(first + PART, len(examples))
             begin, end = np.searchsorted(index, (first, last)).tolist()
-            arrays = cls.of(windows.select(range(begin, end)))
+            arrays = cls.from_dataset(windows.select(range(begin, end)))
             arrays.example_index = arrays.example_index - first
             yield first, examples.select(range(first, last)), arrays
 

@@ -55,7 +55,7 @@ class Comparison:
     p_value: float
 
 
-def compare(values: np.ndarray, others: np.ndarray, resamples: int = 10_000) -> Comparison:
+def paired_bootstrap(values: np.ndarray, others: np.ndarray, resamples: int = 10_000) -> Comparison:
     """Paired bootstrap of the difference of two means over the same E questions.
 
     The p-value is two-sided: twice the share of resamples on the other side of no difference, at least

@@ -7,7 +7,7 @@ import numpy as np
 from datasets import Dataset
 
 from qa.data.splits import Split
-from qa.data.statistics import count_questions, outside
+from qa.data.statistics import count_questions, is_reachable
 from qa.data.windows import WindowArrays, column, first_answer
 from qa.evaluation.evaluator import Evaluator
 from qa.evaluation.squad_metric import f1_score
@@ -17,7 +17,7 @@ from qa.runtime.errors import UserError
 LOWEST_LABEL_F1 = 95.0
 
 
-def unreachable(examples: Dataset, windows: WindowArrays) -> dict[int, str]:
+def find_unreachable(examples: Dataset, windows: WindowArrays) -> dict[int, str]:
     """Examples whose answer no window holds whole, by row, each with the reason."""
     reached = np.zeros(len(examples), dtype=bool)
     reached[windows.example_index[windows.labelled]] = True
@@ -59,28 +59,28 @@ def label_f1(examples: Dataset, windows: WindowArrays) -> np.ndarray:
 
 
 @dataclass
-class Overview:
+class WindowStatistics:
     """What the windows of a split hold, looked at part by part.
 
     Attributes:
-        label_f1: mean in percent of the labels, decoded back to text. lost: as ``unreachable`` says.
+        label_f1: mean in percent of the labels, decoded back to text. unreachable: as ``find_unreachable`` says.
         ceiling: EM and F1 of perfect logits, if they were asked for.
     """
 
     label_f1: float
-    lost: dict[int, str]
+    unreachable: dict[int, str]
     ceiling: dict[str, float]
 
     @classmethod
-    def of(cls, examples: Dataset, windows: Dataset, args: DataArguments | None = None) -> "Overview":
+    def from_windows(cls, examples: Dataset, windows: Dataset, args: DataArguments | None = None) -> "WindowStatistics":
         """With ``args`` the ceiling too."""
-        labels, lost, ceilings = np.zeros(2), {}, []
+        labels, unreachable, ceilings = np.zeros(2), {}, []
         for first, part, arrays in WindowArrays.parts(examples, windows):
             labels += label_f1(part, arrays)
-            lost |= {first + row: why for row, why in unreachable(part, arrays).items()}
+            unreachable |= {first + row: why for row, why in find_unreachable(part, arrays).items()}
             if args:
                 ceilings.append((len(part), Evaluator(part, arrays, args).ceiling()))
-        return cls(100.0 * labels[0] / labels[1] if labels[1] else 100.0, lost, mean_scores(ceilings))
+        return cls(100.0 * labels[0] / labels[1] if labels[1] else 100.0, unreachable, mean_scores(ceilings))
 
 
 def mean_scores(parts: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
@@ -106,22 +106,22 @@ def check_labels(name: str, reached: float) -> None:
         )
 
 
-def summarize(split: Split, unused: dict[int, str], overview: Overview, windows: Dataset) -> dict:
+def summarize(split: Split, unused: dict[int, str], overview: WindowStatistics, windows: Dataset) -> dict:
     """The figures of one split for ``summary.json``.
 
     Args:
-        unused: those of ``overview.lost`` that are not used, for training all.
+        unused: those of ``overview.unreachable`` that are not used, for training all.
     """
     index, length = column(windows, "example_index"), column(windows, "length")
     return count_questions(split, unused) | {
-        "features": int(outside(index, unused).sum()),
+        "features": int(is_reachable(index, unused).sum()),
         "questions_cut": len(np.unique(index[column(windows, "question_cut")])),
         "window_length": {
             "mean": round(float(length.mean()), 2),
             "p95": int(np.percentile(length, 95)),
             "max": int(length.max()),
         },
-        "answers_out_of_reach": dict(collections.Counter(overview.lost.values())),
+        "answers_out_of_reach": dict(collections.Counter(overview.unreachable.values())),
         "label_f1": round(overview.label_f1, 4),
         "ceiling": overview.ceiling,
     }

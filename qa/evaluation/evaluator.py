@@ -17,15 +17,15 @@ from qa.io.files import remove, write_json
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
 
-CHUNK = 2048  # windows whose loss is computed at once
+LOSSES_AT_ONCE = 2048  # windows whose loss is computed at once
 SAME, FEW = 0.9, 20  # a share of equal answers, among at least so many, that shows a failed training
 
 
 def window_losses(start_logits: np.ndarray, end_logits: np.ndarray, windows: WindowArrays) -> np.ndarray:
     """(W,) mean of the cross-entropies of start and end, over each window's own tokens."""
     losses = np.zeros(len(windows))
-    for begin in range(0, len(windows), CHUNK):
-        rows = slice(begin, begin + CHUNK)
+    for begin in range(0, len(windows), LOSSES_AT_ONCE):
+        rows = slice(begin, begin + LOSSES_AT_ONCE)
         length = windows.length[rows]
         real = np.arange(int(length.max())) < length[:, None]
         for logits, labels in ((start_logits, windows.start_positions), (end_logits, windows.end_positions)):
@@ -52,13 +52,13 @@ def perfect_candidates(windows: WindowArrays, n_best_size: int) -> Candidates:
 
 @dataclass
 class Evaluation:
-    """All that is known of one evaluation; what follows ``negatives`` only where a model or its logits were."""
+    """All that is known of one evaluation; what follows ``has_unanswerable`` only where a model or its logits were."""
 
     name: str  # what was evaluated
     examples: Dataset
     predictions: dict[str, str]
     metrics: dict[str, float]
-    negatives: bool  # scored as SQuAD 2.0
+    has_unanswerable: bool  # scored as SQuAD 2.0
     null_odds: dict[str, float] | None = None
     threshold: float | None = None  # the one on null_odds that the predictions kept to
     answers: Answers | None = None
@@ -67,7 +67,7 @@ class Evaluation:
 
     def scores(self, predictions: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
         """(E,) exact match and F1, from 0 to 1, of any predictions; 0 for a question that has none."""
-        scores = question_scores(predictions, gold_answers(self.examples), self.negatives)
+        scores = question_scores(predictions, gold_answers(self.examples), self.has_unanswerable)
         return tuple(np.array([part.get(key, 0) for key in self.examples["id"]], dtype=float) for part in scores)
 
 
@@ -131,7 +131,7 @@ class Evaluator:
             examples=self.examples,
             predictions=self.last.predictions,
             metrics=metrics,
-            negatives=self.last.null_odds is not None,
+            has_unanswerable=self.last.null_odds is not None,
             null_odds=self.last.null_odds,
             threshold=self.args.null_score_diff_threshold,
             answers=self.last,
@@ -146,17 +146,20 @@ def gold_answers(examples: Dataset) -> list[dict]:
 
 
 def official_scores(
-    predictions: dict[str, str], references: list[dict], negatives: bool, null_odds: dict[str, float] | None = None
+    predictions: dict[str, str],
+    references: list[dict],
+    has_unanswerable: bool,
+    null_odds: dict[str, float] | None = None,
 ) -> dict[str, float]:
-    """Scores by ``squad_metric.py`` through the evaluate library; SQuAD 2.0's totals where ``negatives``."""
-    metric = evaluate.load(squad_metric.__file__, "squad_v2" if negatives else "squad")
+    """Scores by ``squad_metric.py`` through the evaluate library; SQuAD 2.0's totals where ``has_unanswerable``."""
+    metric = evaluate.load(squad_metric.__file__, "squad_v2" if has_unanswerable else "squad")
     texts = [{"id": item["id"], "prediction_text": predictions.get(item["id"])} for item in references]
-    if negatives:
+    if has_unanswerable:
         texts = [item | {"no_answer_probability": (null_odds or {}).get(item["id"])} for item in texts]
     return metric.compute(predictions=texts, references=references)
 
 
-def degenerate(evaluation: Evaluation) -> str | None:
+def detect_collapse(evaluation: Evaluation) -> str | None:
     """What to say of a model that answers every question alike, in one line; None where it does not."""
     answers = [evaluation.predictions.get(key, "") for key in evaluation.examples["id"]]
     golds = [item["text"] for item in evaluation.examples["answers"]]
@@ -184,7 +187,7 @@ def plain_metrics(metrics: dict[str, float], prefix: str) -> dict[str, float]:
     return plain
 
 
-def headline(metrics: dict[str, float]) -> list[tuple[str, str]]:
+def score_rows(metrics: dict[str, float]) -> list[tuple[str, str]]:
     """EM and F1 for a table, under the names that 1.1 and 2.0 give them, and what the best threshold would give."""
     exact = metrics["exact_match"] if "exact_match" in metrics else metrics["exact"]
     rows = [("exact match", f"{exact:.2f}"), ("F1", f"{metrics['f1']:.2f}")]
@@ -196,7 +199,7 @@ def headline(metrics: dict[str, float]) -> list[tuple[str, str]]:
     return rows
 
 
-def sizes(evaluation: Evaluation) -> list[tuple[str, str]]:
+def count_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Loss and counts for a table."""
     rows = [("loss", f"{evaluation.metrics['loss']:.4f}")] if "loss" in evaluation.metrics else []
     rows.append(("questions", f"{len(evaluation.examples):,}"))

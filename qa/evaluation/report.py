@@ -21,7 +21,7 @@ def compare_with(evaluation: Evaluation, name: str, others: dict[str, str]) -> d
     result = {"other": name}
     pairs = zip(("exact", "f1"), evaluation.scores(evaluation.predictions), evaluation.scores(others), strict=True)
     for score, ours, theirs in pairs:
-        found = analysis.compare(ours, theirs)
+        found = analysis.paired_bootstrap(ours, theirs)
         points = {key: 100 * value for key, value in asdict(found).items() if key != "p_value"}
         result[score] = {"this": 100 * float(ours.mean()), "other": 100 * float(theirs.mean())} | points
         result[score]["p_value"] = found.p_value
@@ -83,7 +83,7 @@ def as_script_data(value) -> Markup:
     return Markup(text)
 
 
-def build(evaluation: Evaluation, comparison: dict | None = None, others: dict[str, str] | None = None) -> str:
+def render_report(evaluation: Evaluation, comparison: dict | None = None, others: dict[str, str] | None = None) -> str:
     """The whole page. ``comparison`` is that of ``compare_with``, ``others`` its predictions."""
     examples, answers, odds = evaluation.examples, evaluation.answers, evaluation.null_odds
     questions, contexts = examples["question"][:], examples["context"][:]
@@ -132,6 +132,6 @@ def build(evaluation: Evaluation, comparison: dict | None = None, others: dict[s
 
 
 def write_report(folder: Path, *args) -> Path:
-    """Writes ``build(*args)`` to ``report.html``."""
-    write_text(folder / REPORT, build(*args))
+    """Writes ``render_report(*args)`` to ``report.html``."""
+    write_text(folder / REPORT, render_report(*args))
     return folder / REPORT

@@ -48,24 +48,24 @@ def best_scores(prediction: str, golds: list[str]) -> tuple[int, float]:
 
 
 def question_scores(
-    predictions: dict[str, str], references: list[dict], negatives: bool
+    predictions: dict[str, str], references: list[dict], has_unanswerable: bool
 ) -> tuple[dict[str, int], dict[str, float]]:
     """Exact match and F1 of every question that has a prediction, by id.
 
-    SQuAD 2.0, ``negatives``, passes over gold answers of which normalization leaves nothing.
+    SQuAD 2.0, ``has_unanswerable``, passes over gold answers of which normalization leaves nothing.
     """
     exact, f1 = {}, {}
     for reference in references:
         key = reference["id"]
         if key in predictions:
-            golds = [text for text in reference["answers"]["text"] if not negatives or normalize_answer(text)]
+            golds = [text for text in reference["answers"]["text"] if not has_unanswerable or normalize_answer(text)]
             exact[key], f1[key] = best_scores(predictions[key], golds)
     return exact, f1
 
 
 def score_v1(predictions: dict[str, str], references: list[dict]) -> dict[str, float]:
     """``exact_match`` and ``f1`` in percent; a question without a prediction scores 0."""
-    exact, f1 = question_scores(predictions, references, negatives=False)
+    exact, f1 = question_scores(predictions, references, has_unanswerable=False)
     total = len(references)
     return {"exact_match": 100.0 * sum(exact.values()) / total, "f1": 100.0 * sum(f1.values()) / total}
 
@@ -99,7 +99,7 @@ def score_v2(
     ``best_exact``, ``best_exact_thresh``, ``best_f1``, ``best_f1_thresh`` say what the best threshold would give.
     As in the official script a question without a prediction is left out of every total.
     """
-    exact, f1 = question_scores(predictions, references, negatives=True)
+    exact, f1 = question_scores(predictions, references, has_unanswerable=True)
     answerable = {reference["id"]: bool(reference["answers"]["text"]) for reference in references}
     best = {}
     if null_odds is not None and exact:

@@ -88,7 +88,7 @@ def clean_command(argv: list[str]) -> str:
     return " ".join(words)
 
 
-def read_json(path: Path) -> dict:
+def load_json(path: Path) -> dict:
     """Raises UserError for a file that is not JSON; nothing where there is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -103,7 +103,7 @@ def published_settings(folder: Path) -> dict:
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except yaml.YAMLError:
         raise UserError(f"{path}: not YAML") from None
-    run = read_json(folder / RUN)
+    run = load_json(folder / RUN)
     names = {"model_name_or_path": run.get("base_model"), "dataset_name": run.get("dataset")}
     settings = {name: settings[name] for name in PUBLISHED if settings.get(name) is not None} | names
     if not names["dataset_name"]:
@@ -114,9 +114,9 @@ def published_settings(folder: Path) -> dict:
 
 def make_card(folder: Path, repository: str) -> ModelCard:
     """The card of the model in ``folder`` under the name ``repository`` (USER/NAME)."""
-    settings, run = published_settings(folder), read_json(folder / RUN)
-    scores, trained = read_json(folder / run_folder.SCORES), read_json(folder / run_folder.FINISHED)
-    config, tokenizer = read_json(folder / run_folder.CONFIG), read_json(folder / run_folder.TOKENIZER_CONFIG)
+    settings, run = published_settings(folder), load_json(folder / RUN)
+    scores, trained = load_json(folder / run_folder.SCORES), load_json(folder / run_folder.FINISHED)
+    config, tokenizer = load_json(folder / run_folder.CONFIG), load_json(folder / run_folder.TOKENIZER_CONFIG)
     name, licence = data_name(settings)
     data = ModelCardData(
         language="en" if licence else None,
@@ -144,15 +144,15 @@ def make_card(folder: Path, repository: str) -> ModelCard:
         ]
         or None,
     )
-    negatives = bool(settings.get("version_2_with_negative"))
+    has_unanswerable = bool(settings.get("version_2_with_negative"))
     sections = [
         f"# {repository.split('/')[1]}",
-        what_it_is(config, settings, run, name, negatives),
+        what_it_is(config, settings, run, name, has_unanswerable),
         scores_section(scores, settings, (folder / run_folder.CURVES).is_file()),
         usage_section(repository, config, tokenizer, settings),
         data_section(settings, name, licence, trained, scores),
         training_section(settings, run, trained),
-        limits_section(negatives),
+        limits_section(has_unanswerable),
     ]
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
 
@@ -177,14 +177,14 @@ def rows(cells: list[tuple]) -> str:
     return "\n".join([lines[0], "|---|---|", *lines[1:]])
 
 
-def what_it_is(config: dict, settings: dict, run: dict, name: str, negatives: bool) -> str:
+def what_it_is(config: dict, settings: dict, run: dict, name: str, has_unanswerable: bool) -> str:
     base, kind = settings.get("model_name_or_path"), config.get("model_type", "transformer")
     if base:
         origin = f"[{base}](https://huggingface.co/{base}), fine-tuned"
     else:
         start = "from random weights" if run.get("random_start") else "from a checkpoint that is not on the Hub"
         origin = f"An encoder of type `{kind}`, trained {start}"
-    nothing = "; where the text holds no answer, it says so" if negatives else ""
+    nothing = "; where the text holds no answer, it says so" if has_unanswerable else ""
     return (
         "An extractive question-answering model: given a question and a text, it points at the answer in the text"
         f"{nothing}. {origin} on {name}."
@@ -286,10 +286,10 @@ def training_section(settings: dict, run: dict, trained: dict) -> str:
     return text
 
 
-def limits_section(negatives: bool) -> str:
+def limits_section(has_unanswerable: bool) -> str:
     nothing = (
         "It was trained to say when a text holds no answer, and errs in both directions."
-        if negatives
+        if has_unanswerable
         else "It was not trained to say that a text holds no answer: it always points somewhere."
     )
     return (

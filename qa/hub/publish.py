@@ -16,11 +16,11 @@ from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 
-from qa.hub.model_card import make_card, published_settings, read_json
+from qa.hub.model_card import load_json, make_card, published_settings
 from qa.io import run_folder
 from qa.io.files import as_yaml
 from qa.io.run_folder import FINISHED, RUN, SETTINGS
-from qa.runtime.console import say
+from qa.runtime.console import warn
 from qa.runtime.errors import UserError, one_line
 
 # What is sent, beside the card and the cleaned settings. Never optimizer states, logs, caches or pickles.
@@ -63,7 +63,7 @@ class Target:
     tag: str | None = None  # None: one of the run's own
 
     @classmethod
-    def of(cls, args: TrainingArguments) -> "Target":
+    def from_args(cls, args: TrainingArguments) -> "Target":
         return cls(args.hub_model_id or Path(args.output_dir).name, bool(args.hub_private_repo), args.hub_revision)
 
     def command(self, folder: Path) -> str:
@@ -112,7 +112,7 @@ def pause(error: Exception, planned: float) -> float | None:
     return None
 
 
-def patiently(call: Callable):
+def with_retries(call: Callable):
     """What ``call`` returns, tried anew where the Hub is busy or the connection breaks.
 
     The client itself does so for uploads only. The call must be one that can be repeated.
@@ -124,7 +124,7 @@ def patiently(call: Callable):
             wait = None if planned is None else pause(error, planned)
             if wait is None:
                 raise
-            say(f"{explain(error)}; trying again in {wait:g} s")
+            warn(f"{explain(error)}; trying again in {wait:g} s")
             time.sleep(wait)
 
 
@@ -168,12 +168,12 @@ def open_repository(api: HfApi, target: Target) -> str:
         validate_repo_id(target.name)
     except HFValidationError as error:
         raise UserError(f"not a name for a repository: {one_line(error)}") from None
-    user = patiently(api.whoami)
+    user = with_retries(api.whoami)
     name = target.name if "/" in target.name else f"{user['name']}/{target.name}"
     if reason := may_write(user, name):
         raise UserError(reason)
-    patiently(lambda: api.create_repo(name, private=target.private or None, exist_ok=True))
-    if target.private and not patiently(lambda: api.model_info(name)).private:
+    with_retries(lambda: api.create_repo(name, private=target.private or None, exist_ok=True))
+    if target.private and not with_retries(lambda: api.model_info(name)).private:
         raise UserError(f"{name} exists and is public: make it private in its settings, or choose another name")
     return name
 
@@ -188,7 +188,7 @@ def check_before(target: Target) -> None:
         ) from None
 
 
-def check_folder(folder: Path) -> None:
+def check_model_folder(folder: Path) -> None:
     """Raises UserError for a folder that does not hold a finished model."""
     for name in (run_folder.CONFIG, run_folder.TOKENIZER, run_folder.SCORES, FINISHED):
         if not (folder / name).is_file():
@@ -208,13 +208,13 @@ def contents(folder: Path, repository: str) -> dict[str, Path | bytes]:
 
 def push(folder: Path, target: Target) -> str:
     """Publishes the model in ``folder`` and returns its address. What the Hub has already is not sent again."""
-    check_folder(folder)
+    check_model_folder(folder)
     repeat = f"The model is complete in {folder}; to try again: {target.command(folder)}"
     try:
         with waiting_is_said():
             return send(HfApi(), folder, target)
     except KeyboardInterrupt:
-        say(f"interrupted, not published. {repeat}")
+        warn(f"interrupted, not published. {repeat}")
         sys.exit(130)
     except Exception as error:
         raise UserError(f"not published: {explain(error)}. {repeat}") from None
@@ -223,14 +223,14 @@ def push(folder: Path, target: Target) -> str:
 def send(api: HfApi, folder: Path, target: Target) -> str:
     name = open_repository(api, target)
     if target.revision:
-        patiently(lambda: api.create_branch(name, branch=target.revision, exist_ok=True))
+        with_retries(lambda: api.create_branch(name, branch=target.revision, exist_ok=True))
     files = contents(folder, name)
 
     def commit():
         operations = [CommitOperationAdd(path, content) for path, content in files.items()]
         return api.create_commit(name, operations, commit_message="Publish the model", revision=target.revision)
 
-    made = patiently(commit)
+    made = with_retries(commit)
     tag = target.tag or run_tag(folder)
     if tag:
         set_tag(api, name, tag, made.oid, asked=bool(target.tag))
@@ -239,21 +239,21 @@ def send(api: HfApi, folder: Path, target: Target) -> str:
 
 def run_tag(folder: Path) -> str | None:
     """A tag of this run's own, by the time when it finished."""
-    finished = read_json(folder / RUN).get("finished")
+    finished = load_json(folder / RUN).get("finished")
     return finished and "run-" + finished.replace(":", "").replace(" ", "-")
 
 
 def set_tag(api: HfApi, name: str, tag: str, commit: str, asked: bool) -> None:
     """Tags the commit. A tag that marks another one stays there: said where it is the run's own, else an error."""
     try:
-        patiently(lambda: api.create_tag(name, tag=tag, revision=commit))
+        with_retries(lambda: api.create_tag(name, tag=tag, revision=commit))
     except HfHubHTTPError as error:
         if error.response.status_code != 409:
             raise
-        if patiently(lambda: api.model_info(name, revision=tag)).sha == commit:
+        if with_retries(lambda: api.model_info(name, revision=tag)).sha == commit:
             return
         if asked:
             raise UserError(
                 f"the files are there, but the tag {tag} marks another commit: choose another --tag"
             ) from None
-        say(f"the tag {tag} marks an earlier upload of this run and stays there; give this one a --tag of its own")
+        warn(f"the tag {tag} marks an earlier upload of this run and stays there; give this one a --tag of its own")

@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from qa.data.documents import Document, Frame, QuestionWindows, check_text
+from qa.data.documents import QuestionWindows, SpecialTokenTemplate, TokenizedContext, check_text
 from qa.data.windows import WindowSettings, check_lengths, cut_questions
 from qa.inference.decoding import AskOptions, best_answers
 from qa.model.batching import Collator, by_length
@@ -48,9 +48,9 @@ class QuestionAnswerer:
             raise UserError(f"device {device} cannot be used: {one_line(error)}") from None
         self.options = AskOptions(**options)
         self.collate = Collator(tokenizer.pad_token_id, takes_token_types(model))
-        self.frame = Frame.of(tokenizer)
-        self.document = lru_cache(DOCUMENTS)(lambda text: Document.of(text, tokenizer))
-        check_lengths(WindowSettings.of(self.options.over(settings)), tokenizer, position_limit(model.config))
+        self.frame = SpecialTokenTemplate.from_tokenizer(tokenizer)
+        self.document = lru_cache(DOCUMENTS)(lambda text: TokenizedContext.from_text(text, tokenizer))
+        check_lengths(WindowSettings.from_args(self.options.over(settings)), tokenizer, position_limit(model.config))
 
     @classmethod
     def from_pretrained(cls, path: str, device=None, revision: str = "main", **options) -> "QuestionAnswerer":
@@ -99,13 +99,13 @@ class QuestionAnswerer:
         given = {name: value for name, value in options.items() if value is not None}
         options = dataclasses.replace(self.options, **given)
         settings = options.over(self.settings)
-        sizes = WindowSettings.of(settings)
+        sizes = WindowSettings.from_args(settings)
         check_lengths(sizes, self.tokenizer, position_limit(self.model.config))
         pairs = iter(pairs)
         while batch := list(islice(pairs, QUESTIONS)):
             held: list[QuestionWindows] = []
             for ids, (_, context) in zip(self.question_ids([q for q, _ in batch], sizes), batch, strict=True):
-                windows = QuestionWindows.of(ids, self.document(context), self.frame, sizes)
+                windows = QuestionWindows.from_parts(ids, self.document(context), self.frame, sizes)
                 if held and len(windows) + sum(map(len, held)) > WINDOWS:
                     yield from self.answer(held, settings, options)
                     held = []

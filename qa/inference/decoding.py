@@ -17,7 +17,7 @@ from qa.inference.spans import find_candidates, lowest_null, search
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
 
-CHUNK = 256  # windows whose spans are ranked at once: this bounds the memory
+RANKED_AT_ONCE = 256  # windows whose spans are ranked at once: this bounds the memory
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def likeliest_spans(
         start, end: (W, C) log-probabilities of the context tokens, -inf beyond a window's end.
     """
     size = min(max_answer_len, start.shape[1])
-    for begin in range(0, len(start), CHUNK):
-        rows = slice(begin, begin + CHUNK)
+    for begin in range(0, len(start), RANKED_AT_ONCE):
+        rows = slice(begin, begin + RANKED_AT_ONCE)
         ends = np.pad(end[rows], ((0, 0), (0, size - 1)), constant_values=-np.inf)
         scores = start[rows, :, None] + sliding_window_view(ends, size, axis=1)  # (W, C, size)
         scores = scores.reshape(len(scores), -1)

@@ -19,7 +19,7 @@ from torch.nn import functional
 from qa.data.windows import WindowArrays
 
 LARGEST = np.finfo(np.float32).max
-CHUNK, PAIRS = 1024, 1 << 20  # windows, and pairs of tokens, searched at once: they bound the memory
+WINDOWS_AT_ONCE, PAIRS = 1024, 1 << 20  # windows, and pairs of tokens, searched at once: they bound the memory
 
 
 @dataclass
@@ -137,8 +137,8 @@ def find_candidates(
     rows, shape = np.arange(len(windows)), (len(windows), n_best_size)
     null = np.stack([start_logits[rows, windows.cls_index], end_logits[rows, windows.cls_index]], axis=1)
     found = Candidates(*(np.empty(shape, kind) for kind in ("i4", "i4", "f4", "f4")), null)
-    for begin in range(0, len(windows), CHUNK):
-        part = slice(begin, begin + CHUNK)
+    for begin in range(0, len(windows), WINDOWS_AT_ONCE):
+        part = slice(begin, begin + WINDOWS_AT_ONCE)
         length = windows.length[part]
         for logits, tokens, best in (
             (start_logits, found.start_token, found.start_logit),
@@ -153,7 +153,7 @@ def search_windows(
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Yields, chunk by chunk, the best spans of each window: window, tokens, characters and logits, (K,) each."""
     width = candidates.start_token.shape[1]
-    chunk = max(1, min(CHUNK, PAIRS // width**2))
+    chunk = max(1, min(WINDOWS_AT_ONCE, PAIRS // width**2))
     sizes = np.diff(windows.tokens)[:, None]
     for begin in range(0, len(windows), chunk):
         part = candidates[begin : begin + chunk]

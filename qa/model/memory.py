@@ -93,7 +93,7 @@ def autocast(precision: str):
             yield
 
 
-def build(config: PretrainedConfig, args: TrainingOptions, recompute: bool) -> PreTrainedModel:
+def build_model(config: PretrainedConfig, args: TrainingOptions, recompute: bool) -> PreTrainedModel:
     """The model as it is trained. Within ``FakeTensorMode``.
 
     Without the attention's dropout, which on a GPU costs no memory, and on a CPU decides how attention is computed.
@@ -146,7 +146,7 @@ def of_training(
 ) -> Memory:
     """The peak of a training step after the first, with batches of ``batch`` windows of ``length`` tokens."""
     with FakeTensorMode():
-        model = build(config, args, recompute)
+        model = build_model(config, args, recompute)
         states = optimizer_bytes(model, args)
         weights = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
         gradients = sum(weight.numel() * weight.element_size() for weight in model.parameters())
@@ -163,7 +163,7 @@ def of_evaluation(
 ) -> Memory:
     """The peak of evaluation, with the optimizer's ``states`` beside it."""
     with FakeTensorMode(), torch.no_grad():
-        model = build(config, args, False).eval()
+        model = build_model(config, args, False).eval()
         weights = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
         with LiveBytes() as count:
             forward(model, batch, length, precision)

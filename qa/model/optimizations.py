@@ -37,15 +37,15 @@ def fuse_gelu(model: nn.Module) -> int:
     return replaced
 
 
-class RecomputedLayerGroup(GradientCheckpointingLayer, AlbertLayerGroup):
+class CheckpointedAlbertLayerGroup(GradientCheckpointingLayer, AlbertLayerGroup):
     """ALBERT's group of layers with the library's own activation checkpointing, which ALBERT lacks."""
 
 
-def allow_recomputation(model: PreTrainedModel) -> None:
+def enable_albert_checkpointing(model: PreTrainedModel) -> None:
     """Makes ``activation_checkpointing`` work for ALBERT as it does for other models."""
     for module in model.modules():
         if type(module) is AlbertLayerGroup:
-            module.__class__ = RecomputedLayerGroup
+            module.__class__ = CheckpointedAlbertLayerGroup
             model.supports_gradient_checkpointing = True
 
 
@@ -81,4 +81,4 @@ def prepare_model(model: PreTrainedModel, args: TrainingOptions) -> None:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = args.dropout
-    allow_recomputation(model)
+    enable_albert_checkpointing(model)

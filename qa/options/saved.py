@@ -7,7 +7,7 @@ from transformers.utils import cached_file
 
 from qa.io.run_folder import FINISHED, LOCK, SETTINGS, find_checkpoints
 from qa.options.arguments import ModelArguments
-from qa.runtime.console import say
+from qa.runtime.console import warn
 from qa.runtime.errors import UserError
 
 HYPERPARAMETERS = (
@@ -60,7 +60,7 @@ def saved_settings(args: ModelArguments) -> str | None:
         names = {"something else"}
     foreign = sorted(map(str, names - set(PUBLISHED)))
     if foreign:
-        say(f"note: the {SETTINGS} of {args.model_name_or_path} is passed over: it sets {foreign[0]}")
+        warn(f"note: the {SETTINGS} of {args.model_name_or_path} is passed over: it sets {foreign[0]}")
         return None
     return path
 

@@ -6,14 +6,14 @@ import sys
 from tqdm.auto import tqdm
 
 
-def rank() -> int:
+def process_rank() -> int:
     """Which of the processes that a launcher started this one is; 0 for the main process, or the only one."""
     return int(os.environ.get("RANK", 0)) if "WORLD_SIZE" in os.environ else 0
 
 
-def say(message: str) -> None:
+def warn(message: str) -> None:
     """A line on stderr from the main process, after the progress bars, which would be drawn over it."""
-    if rank():
+    if process_rank():
         return
     for bar in list(getattr(tqdm, "_instances", ())):
         bar.close()

@@ -14,27 +14,27 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 
-from qa.runtime.console import rank, say
+from qa.runtime.console import process_rank, warn
 from qa.runtime.errors import UserError
 
 Result = TypeVar("Result")
 
 
-def join() -> None:
+def init_distributed() -> None:
     """Makes this process one of those that a launcher started, before any option is read; only the main one prints.
 
     Errors that another process alone meets are still said, by ``run_command``.
     """
     if "LOCAL_RANK" in os.environ and not torch.accelerator.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"  # without it processes on CPUs would not find each other
-    if rank():
+    if process_rank():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
         datasets.disable_progress_bars()
         transformers.utils.logging.disable_progress_bar()
         transformers.utils.logging.set_verbosity_error()
 
 
-def once(work: Callable[[], Result]) -> Result:
+def on_main_process(work: Callable[[], Result]) -> Result:
     """Lets the main process do some work; every process gets its result, which must pickle, or its UserError."""
     state = PartialState()
     if state.num_processes == 1:
@@ -51,7 +51,7 @@ def once(work: Callable[[], Result]) -> Result:
     return result[0]
 
 
-def divide(batch: int, accumulation: int, processes: int) -> tuple[int, int]:
+def divide_batch(batch: int, accumulation: int, processes: int) -> tuple[int, int]:
     """Windows at once and accumulation of each process, such that one step takes as many windows as in one process.
 
     Where that cannot be, as nearly as many. Never more at once than ``batch``, which is what fits into memory, and
@@ -71,10 +71,10 @@ def share_batch(args: TrainingArguments, settings: dict) -> TrainingArguments:
     Where it cannot be divided, that is said, and ``settings`` get what one process would need for the same run.
     """
     batch, accumulation, processes = args.per_device_train_batch_size, args.gradient_accumulation_steps, args.world_size
-    own_batch, own_accumulation = divide(batch, accumulation, processes)
+    own_batch, own_accumulation = divide_batch(batch, accumulation, processes)
     effective = own_batch * own_accumulation * processes
     if effective != batch * accumulation:
-        say(
+        warn(
             f"note: {batch * accumulation} windows a step (per_device_train_batch_size {batch} x"
             f" gradient_accumulation_steps {accumulation}) cannot be shared equally by {processes} processes:"
             f" {effective} a step instead; results may differ a little"

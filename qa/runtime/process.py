@@ -5,10 +5,10 @@ import sys
 import time
 from collections.abc import Callable
 
-from qa.runtime.console import rank, say
+from qa.runtime.console import process_rank, warn
 from qa.runtime.errors import UserError
 
-PATIENCE = 5  # seconds that other processes wait for the main one to report the same error
+REPORT_DELAY = 5  # seconds that other processes wait for the main one to report the same error
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -17,13 +17,13 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        if rank():  # an error of all processes is the main one's to say, and the launcher then ends this one
-            time.sleep(PATIENCE)
-            print(f"error in process {rank()}: {error}", file=sys.stderr)
-        say(f"error: {error}")
+        if process_rank():  # an error of all processes is the main one's to say, and the launcher then ends this one
+            time.sleep(REPORT_DELAY)
+            print(f"error in process {process_rank()}: {error}", file=sys.stderr)
+        warn(f"error: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
-        say("interrupted")
+        warn("interrupted")
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()

@@ -18,7 +18,7 @@ def uniform_loss(lengths: np.ndarray) -> float:
     return float(np.log(np.asarray(lengths)).mean())
 
 
-def failure(history: list[dict], warmup: int, steps: int, uniform: float) -> str | None:
+def detect_divergence(history: list[dict], warmup: int, steps: int, uniform: float) -> str | None:
     """Why the training has failed, None where it has not.
 
     Args:
@@ -41,7 +41,7 @@ def failure(history: list[dict], warmup: int, steps: int, uniform: float) -> str
     return None
 
 
-def failed(reason: str, state: TrainerState, args: TrainingArguments) -> UserError:
+def training_failed(reason: str, state: TrainerState, args: TrainingArguments) -> UserError:
     best = state.best_model_checkpoint
     kept = f"The best checkpoint so far, {best}, is kept. " if best else "No checkpoint was the best yet. "
     return UserError(
@@ -50,15 +50,15 @@ def failed(reason: str, state: TrainerState, args: TrainingArguments) -> UserErr
     )
 
 
-def check_weights(model: nn.Module, state: TrainerState, args: TrainingArguments) -> None:
+def check_finite_weights(model: nn.Module, state: TrainerState, args: TrainingArguments) -> None:
     """Raises UserError for weights that are not finite: they are never saved over good ones."""
     for name, weight in model.named_parameters():
         own = weight.to_local() if hasattr(weight, "to_local") else weight  # of a model spread over several GPUs
         if not torch.isfinite(own).all():
-            raise failed(f"{name} holds NaN or infinity at step {state.global_step}", state, args)
+            raise training_failed(f"{name} holds NaN or infinity at step {state.global_step}", state, args)
 
 
-class FailureWatch(TrainerCallback):
+class DivergenceCallback(TrainerCallback):
     """Looks at every logged loss, and so at no other time waits for the GPU."""
 
     def __init__(self, lengths: np.ndarray):
@@ -66,11 +66,11 @@ class FailureWatch(TrainerCallback):
 
     def on_log(self, args, state, control, **kwargs):
         warmup = args.get_warmup_steps(state.max_steps)
-        if reason := failure(state.log_history, warmup, state.max_steps, self.uniform):
-            raise failed(reason, state, args)
+        if reason := detect_divergence(state.log_history, warmup, state.max_steps, self.uniform):
+            raise training_failed(reason, state, args)
 
 
-class EpochTeller(TrainerCallback):
+class SetEpochCallback(TrainerCallback):
     """Tells the sampler its epoch also where a run goes on within one: of several processes' samplers, the loader that
     skips batches reaches none (accelerate's ``BatchSamplerShard`` has no ``sampler``)."""
 

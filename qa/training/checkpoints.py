@@ -54,7 +54,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seal(staged: Path, final: Path, windows: str) -> None:
+def commit_checkpoint(staged: Path, final: Path, windows: str) -> None:
     """Turns a folder written under a staging name into a checkpoint, in one step.
 
     Args:
@@ -66,14 +66,14 @@ def seal(staged: Path, final: Path, windows: str) -> None:
         flush(path)
     flush(staged)
     if final.exists():
-        if damage(final) is None:
+        if find_corruption(final) is None:
             return
         final.rename(staged.with_name(f"torn-{final.name}"))
     staged.rename(final)
     flush(final.parent)
 
 
-def damage(folder: Path) -> str | None:
+def find_corruption(folder: Path) -> str | None:
     """Why a checkpoint cannot be trusted, None where it is whole."""
     found = {name: name if (folder / name).is_file() else ALTERNATIVE_NAMES.get(name, name) for name in NEEDED}
     missing = [name for name, file in found.items() if not (folder / file).is_file()]
@@ -110,7 +110,7 @@ def newest_intact(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest whole checkpoint, and a line for each newer one that had to be passed over."""
     passed = []
     for path in find_checkpoints(folder):
-        reason = damage(path)
+        reason = find_corruption(path)
         if reason is None:
             return path, passed
         passed.append(f"{path}: not a whole checkpoint: {reason}")

@@ -37,7 +37,7 @@ def compile_blocks(model: nn.Module, args: TrainingOptions) -> None:
         block.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode, dynamic=False)
 
 
-class CompiledSteps:
+class RegionalCompilation:
     """For a ``Trainer``: uses what ``compile_blocks`` compiled for whole training batches alone.
 
     A last, smaller batch and those of evaluation would each be compiled anew, for more time than they take.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-from qa.runtime.console import say
+from qa.runtime.console import warn
 
 
 def split(batch: dict[str, torch.Tensor], parts: int) -> Iterator[dict[str, torch.Tensor]]:
@@ -15,7 +15,7 @@ def split(batch: dict[str, torch.Tensor], parts: int) -> Iterator[dict[str, torc
         yield {name: rows[begin : begin + size] for name, rows in batch.items()}
 
 
-class SmallerSteps:
+class OutOfMemoryRetry:
     """For a ``Trainer``: a step that runs out of memory is repeated as a whole, its batches cut in halves.
 
     The gradient stays that of the same windows. From then on all batches are cut; said once. In one process only:
@@ -48,7 +48,7 @@ class SmallerSteps:
             if self.parts == 1:
                 count = f"{math.ceil(largest / 2)} instead of {largest} windows at once"
                 count += ", uncompiled" if self.args.torch_compile else ""
-                say(f"note: out of memory; the step is repeated, and training goes on, with {count}")
+                warn(f"note: out of memory; the step is repeated, and training goes on, with {count}")
             self.parts *= 2
             pending = self.batches[: self.begun]
 

@@ -19,10 +19,10 @@ from qa.model.batching import padded
 from qa.model.memory import GIB, Memory
 from qa.options.arguments import TrainingOptions
 from qa.options.saved import read_settings
-from qa.runtime.console import say, table
-from qa.runtime.distributed import divide, once
+from qa.runtime.console import table, warn
+from qa.runtime.distributed import divide_batch, on_main_process
 from qa.runtime.errors import UserError, one_line
-from qa.training.sampling import batch_sizes, epoch_batches
+from qa.training.sampling import choose_batch_lengths, epoch_batches
 
 FEWEST = 4  # windows at once that are still worth it to keep activations: recomputing costs a third more arithmetic
 CHOSEN = "per_device_train_batch_size", "gradient_accumulation_steps", "activation_checkpointing"
@@ -116,7 +116,7 @@ def usable_share(size: float) -> float:
 
 def epoch_of(lengths: np.ndarray, args: TrainingOptions, pad_to: int | None) -> tuple[float, int]:
     """Padding in the first epoch, as padded tokens over real ones, less one; and its steps."""
-    sizes, batches = batch_sizes(lengths, args, pad_to), epoch_batches(lengths, args)
+    sizes, batches = choose_batch_lengths(lengths, args, pad_to), epoch_batches(lengths, args)
     tokens = [padded(int(batch.max()), sizes) * len(batch) for batch in batches]
     return sum(tokens) / np.sum(lengths) - 1, math.ceil(len(batches) / args.gradient_accumulation_steps)
 
@@ -215,7 +215,7 @@ def make_plan(
             reason = f"the memory of this model cannot be estimated: {one_line(error)}"
             if args.gpu_memory_gb != "auto":
                 raise UserError(f"{reason}; leave out gpu_memory_gb") from None
-            say(f"note: {reason}; the batch is kept as it is")
+            warn(f"note: {reason}; the batch is kept as it is")
             args = given
         step = evaluation = None
     padding, steps = epoch_of(lengths, args, pad_to)
@@ -223,7 +223,7 @@ def make_plan(
         windows=len(lengths),
         tokens=int(np.sum(lengths)),
         padding=padding,
-        sizes=batch_sizes(lengths, args, pad_to),
+        sizes=choose_batch_lengths(lengths, args, pad_to),
         epochs=args.num_train_epochs if args.max_steps <= 0 else args.max_steps / steps,
         steps=args.max_steps if args.max_steps > 0 else math.ceil(steps * args.num_train_epochs),
         batch=shared(args)[0],
@@ -241,7 +241,7 @@ def make_plan(
 
 def shared(args: TrainingOptions) -> tuple[int, int]:
     """Windows at once and accumulation of each device, of a step that is shared by all."""
-    return divide(args.per_device_train_batch_size, args.gradient_accumulation_steps, args.world_size)
+    return divide_batch(args.per_device_train_batch_size, args.gradient_accumulation_steps, args.world_size)
 
 
 def raise_too_large(training: Callable[[int, bool], Memory], args: TrainingOptions, length: int, usable: float) -> None:
@@ -259,7 +259,7 @@ def plan_run(
     config: PretrainedConfig, args: TrainingOptions, lengths: np.ndarray, precision: str, pad_to: int | None
 ) -> TrainingOptions:
     """The options that follow the plan, which the main process makes for all and prints."""
-    return dataclasses.replace(args, **once(lambda: print_plan(config, args, lengths, precision, pad_to)))
+    return dataclasses.replace(args, **on_main_process(lambda: print_plan(config, args, lengths, precision, pad_to)))
 
 
 def print_plan(
@@ -274,5 +274,5 @@ def print_plan(
     if args.device.type == "cuda" and plan.usable is None and plan.step is not None:
         size = torch.cuda.get_device_properties(args.device).total_memory
         if plan.peak > 0.9 * size:
-            say(f"warning: the GPU has {gib(size)}, so this may not fit; gpu_memory_gb: auto finds batches that do")
+            warn(f"warning: the GPU has {gib(size)}, so this may not fit; gpu_memory_gb: auto finds batches that do")
     return {name: getattr(args, name) for name in (*CHOSEN, "per_device_eval_batch_size")}

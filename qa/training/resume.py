@@ -19,7 +19,7 @@ from qa.io import run_folder
 from qa.io.files import write_json
 from qa.io.run_folder import HOLDER, SETTINGS
 from qa.options.arguments import TrainingOptions
-from qa.runtime.console import say
+from qa.runtime.console import warn
 from qa.runtime.errors import UserError
 from qa.training import checkpoints
 
@@ -34,7 +34,7 @@ SOURCES = {"train_file", "dataset_name", "dataset_config_name", "tokenizer_name"
 SOURCES |= {"max_train_samples_per_source"}
 
 
-class Stopped(Exception):
+class TrainingInterrupted(Exception):
     """Training was asked to stop by a signal, and has saved all it did."""
 
     def __init__(self, number: int, checkpoint: Path):
@@ -42,7 +42,7 @@ class Stopped(Exception):
         self.status = 128 + number
 
 
-class StopRequest:
+class SignalHandler:
     """Within ``with``: the first Ctrl-C or SIGTERM is only noted, the second acts at once."""
 
     def __init__(self):
@@ -54,9 +54,9 @@ class StopRequest:
             signal.raise_signal(number)
         else:
             self.number = number
-            say("stopping after this step, to save it; once more to stop at once")
+            warn("stopping after this step, to save it; once more to stop at once")
 
-    def __enter__(self) -> "StopRequest":
+    def __enter__(self) -> "SignalHandler":
         self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -68,7 +68,7 @@ class StopRequest:
         self.restore()
 
 
-def check_folder(args: TrainingArguments) -> None:
+def check_output_folder(args: TrainingArguments) -> None:
     """What can be said of the folder before any data is read; raises UserError where training makes no sense."""
     folder = Path(args.output_dir)
     if folder.exists() and not folder.is_dir():
@@ -101,7 +101,7 @@ def resume_argument(args: TrainingArguments) -> str | None:
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def lock_run_folder(folder: Path) -> Iterator[None]:
     """Keeps other runs out of ``folder``; the system lets go of it when the process ends, however it ends."""
     lock, holder = FileLock(folder / run_folder.LOCK, timeout=0), folder / HOLDER
     try:
@@ -137,17 +137,17 @@ def find_start(args: TrainingArguments, settings: dict, windows: str) -> Path | 
     shutil.rmtree(folder / run_folder.STAGING, ignore_errors=True)
     if asked and asked != "last":
         start, passed = Path(asked), []
-        if reason := checkpoints.damage(start):
+        if reason := checkpoints.find_corruption(start):
             raise UserError(f"{start}: not a whole checkpoint: {reason}")
     else:
         start, passed = checkpoints.newest_intact(folder)
     for line in passed:
-        say(f"warning: {line}; passed over")
+        warn(f"warning: {line}; passed over")
     if start is None:
         if asked:
             raise UserError(f"{folder}: no whole checkpoint to resume from")
         return None
-    harmless, harmful = compare(start, settings, windows)
+    harmless, harmful = compare_settings(start, settings, windows)
     if harmful and not asked:
         raise UserError(
             f"{folder} holds an interrupted run with other settings: {', '.join(harmful)}. Give the same again, go on"
@@ -155,11 +155,11 @@ def find_start(args: TrainingArguments, settings: dict, windows: str) -> Path | 
         )
     print(f"going on from {start}")
     if harmless or harmful:
-        say(f"note: settings that differ from before: {', '.join(harmful + harmless)}")
+        warn(f"note: settings that differ from before: {', '.join(harmful + harmless)}")
     return start
 
 
-def compare(start: Path, settings: dict, windows: str) -> tuple[list[str], list[str]]:
+def compare_settings(start: Path, settings: dict, windows: str) -> tuple[list[str], list[str]]:
     """How settings differ from those of a checkpoint: what leaves the result as it is, and what does not."""
     path, manifest = start / SETTINGS, checkpoints.read_manifest(start)
     if not path.is_file():

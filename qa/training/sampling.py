@@ -9,7 +9,7 @@ from torch.utils.data import Sampler
 from qa.options.arguments import TrainingOptions
 from qa.training.compilation import GRAPHS
 
-CHUNK = 1 << 16  # numbers of windows that are Python objects at once
+INDICES_AT_ONCE = 1 << 16  # numbers of windows that are Python objects at once
 MEGABATCH = 64  # steps among whose windows equal lengths are sought: enough to pad little, few enough to stay random
 MULTIPLE = 8  # of these lengths: what matrix units of a GPU like
 
@@ -42,11 +42,11 @@ class LengthGroupedSampler(Sampler):
         full = len(order) // self.step_size * self.step_size
         steps = random.permutation(order[:full].reshape(-1, self.step_size))
         for part in (steps.reshape(-1), order[full:]):
-            for begin in range(0, len(part), CHUNK):
-                yield from part[begin : begin + CHUNK].tolist()
+            for begin in range(0, len(part), INDICES_AT_ONCE):
+                yield from part[begin : begin + INDICES_AT_ONCE].tolist()
 
 
-class FixedOrder(Sampler):
+class FixedOrderSampler(Sampler):
     """The rows in a given order."""
 
     def __init__(self, order: np.ndarray):
@@ -59,7 +59,7 @@ class FixedOrder(Sampler):
         return iter(self.order.tolist())
 
 
-def few_sizes(widths: np.ndarray, count: int) -> tuple[int, ...]:
+def choose_padding_lengths(widths: np.ndarray, count: int) -> tuple[int, ...]:
     """At most ``count`` lengths, ascending, that pad the least when every width is rounded up to one of them.
 
     By dynamic programming over the multiples of ``MULTIPLE`` and the largest width, which is always one of them.
@@ -98,7 +98,7 @@ def epoch_batches(lengths: np.ndarray, args: TrainingOptions, step_size: int | N
     return [lengths[order[begin : begin + batch]] for begin in range(0, len(order), batch)]
 
 
-def batch_sizes(
+def choose_batch_lengths(
     lengths: np.ndarray, args: TrainingOptions, pad_to: int | None, step_size: int | None = None
 ) -> tuple[int, ...]:
     """The lengths that batches are padded to: ``pad_to``; else a few, if the model is compiled for each of them.
@@ -109,4 +109,4 @@ def batch_sizes(
         return (pad_to,)
     if not args.torch_compile:
         return ()
-    return few_sizes(np.array([batch.max() for batch in epoch_batches(lengths, args, step_size)]), GRAPHS)
+    return choose_padding_lengths(np.array([batch.max() for batch in epoch_batches(lengths, args, step_size)]), GRAPHS)

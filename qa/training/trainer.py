@@ -22,18 +22,18 @@ from qa.model.batching import Collator, WindowRows, by_length
 from qa.model.loading import save_tokenizer, takes_token_types
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
-from qa.runtime.console import say
-from qa.runtime.distributed import once
+from qa.runtime.console import warn
+from qa.runtime.distributed import on_main_process
 from qa.runtime.errors import UserError, one_line
 from qa.training import checkpoints
-from qa.training.callbacks import EpochTeller, FailureWatch, check_weights
-from qa.training.compilation import CompiledSteps, compile_blocks
-from qa.training.oom_retry import SmallerSteps
-from qa.training.resume import Stopped, StopRequest
-from qa.training.sampling import FixedOrder, LengthGroupedSampler, batch_sizes
+from qa.training.callbacks import DivergenceCallback, SetEpochCallback, check_finite_weights
+from qa.training.compilation import RegionalCompilation, compile_blocks
+from qa.training.oom_retry import OutOfMemoryRetry
+from qa.training.resume import SignalHandler, TrainingInterrupted
+from qa.training.sampling import FixedOrderSampler, LengthGroupedSampler, choose_batch_lengths
 
 
-class QATrainer(SmallerSteps, CompiledSteps, Trainer):
+class QATrainer(OutOfMemoryRetry, RegionalCompilation, Trainer):
     """Trains on windows and evaluates by EM and F1 over examples.
 
     Args:
@@ -50,17 +50,17 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
         settings: dict | None = None,
         pad_to: int | None = None,
         group_size: int | None = None,
-        stop: StopRequest | None = None,
+        stop: SignalHandler | None = None,
         **kwargs,
     ):
         if kwargs["args"].n_gpu > 1:  # one process for several GPUs is slow, and would multiply the batch
-            say(f"note: one of {kwargs['args'].n_gpu} GPUs is used; torchrun --nproc_per_node uses several")
+            warn(f"note: one of {kwargs['args'].n_gpu} GPUs is used; torchrun --nproc_per_node uses several")
             kwargs["args"]._n_gpu = 1
         model, tokenizer = kwargs["model"], kwargs["processing_class"]
         prepare_model(model, kwargs["args"])
         train_dataset, sizes = kwargs.get("train_dataset"), (pad_to,) if pad_to else ()
         if train_dataset is not None:
-            sizes = batch_sizes(column(train_dataset, "length"), kwargs["args"], pad_to, group_size)
+            sizes = choose_batch_lengths(column(train_dataset, "length"), kwargs["args"], pad_to, group_size)
             if kwargs["args"].torch_compile:  # evaluation uses nothing compiled
                 compile_blocks(model, kwargs["args"])
         super().__init__(
@@ -68,14 +68,14 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
             compute_metrics=self.score,
             **kwargs,
         )
-        self.add_callback(EpochTeller())
+        self.add_callback(SetEpochCallback())
         self.evaluator, self.settings, self.group_size = evaluator, settings, group_size
         self.keep_logits = False  # all logits (W, L) among the predictions, for a file
         self.cls_last = bool((evaluator.windows.cls_index > 0).any())
         self.loss_is_scaled_for_ga = False  # masked_loss is a mean over one batch
-        self.stop = stop or StopRequest()
+        self.stop = stop or SignalHandler()
         if self.train_dataset is not None and self.args.stop_if_failed:
-            self.add_callback(FailureWatch(self.train_dataset["length"][:]))
+            self.add_callback(DivergenceCallback(self.train_dataset["length"][:]))
         self.saved: tuple[int, Path | None, float] = 0, None, time.monotonic()  # step, where, and when
         self.staging: Path | None = None
         self.evaluated: tuple[int, dict[str, float]] | None = None  # step and metrics of the last evaluation
@@ -110,7 +110,7 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
         return LengthGroupedSampler(column(self.train_dataset, "length"), size, seed)
 
     def _get_eval_sampler(self, eval_dataset):
-        return FixedOrder(by_length(self.evaluator.windows.length))
+        return FixedOrderSampler(by_length(self.evaluator.windows.length))
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Instead of logits (B, L) only what is needed of them, so that memory does not grow with the windows' length:
@@ -135,7 +135,7 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
     def score(self, prediction) -> dict[str, float]:
         """The metrics, computed by the main process and known to all; only it keeps the answers."""
         *candidates, losses = self.in_order(prediction.predictions)[:6]
-        return once(lambda: self.evaluator(Candidates(*candidates), losses))
+        return on_main_process(lambda: self.evaluator(Candidates(*candidates), losses))
 
     def in_order(self, arrays: tuple[np.ndarray, ...]) -> list[np.ndarray]:
         """Puts rows (W, ...), which come longest window first, back into the order of the windows."""
@@ -147,7 +147,7 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
 
     def _save_checkpoint(self, model, trial=None, kind: str = run_folder.REGULAR) -> None:
         """As ``Trainer``, but under a staging name until all is written; its rotation follows the renaming."""
-        check_weights(model, self.state, self.args)
+        check_finite_weights(model, self.state, self.args)
         step, folder = self.state.global_step, Path(self.args.output_dir)
         final, best = folder / f"{kind}-{step}", self.state.best_model_checkpoint
         if kind == run_folder.REGULAR and self.state.best_global_step == step:
@@ -160,7 +160,7 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
             self.state.best_model_checkpoint = best
             if self.is_world_process_zero():
                 self.state.save_to_json(str(staged / run_folder.TRAINER_STATE))
-                checkpoints.seal(staged, final, self.train_dataset._fingerprint)
+                checkpoints.commit_checkpoint(staged, final, self.train_dataset._fingerprint)
                 if kind == run_folder.REGULAR:
                     checkpoints.rotate(folder, self.args.save_total_limit, {final, Path(best or final)})
                 checkpoints.remove_recoveries(folder, before=step)
@@ -183,7 +183,7 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
         Never on an epoch's last step before its evaluation: a run that goes on from there would leave that out.
         """
         if self.control.should_evaluate:
-            check_weights(self.model, self.state, self.args)
+            check_finite_weights(self.model, self.state, self.args)
         super()._maybe_log_save_evaluate(*args, **kwargs)
         minutes = self.args.recovery_minutes
         due = bool(minutes) and time.monotonic() - self.saved[2] > 60 * minutes
@@ -192,7 +192,7 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
         if within and self.saved[0] != self.state.global_step and (asked or due):
             self._save_checkpoint(self.model, kind=run_folder.RECOVERY)
         if asked and self.saved[0] == self.state.global_step:
-            raise Stopped(self.stop.number or signal.SIGTERM, self.saved[1])
+            raise TrainingInterrupted(self.stop.number or signal.SIGTERM, self.saved[1])
 
     def any_process(self, *wishes: bool) -> list[bool]:
         """Each wish that at least one process has: saving and stopping are done together."""
@@ -217,14 +217,14 @@ class QATrainer(SmallerSteps, CompiledSteps, Trainer):
             )
         if self.args.load_best_model_at_end and state.best_global_step:
             best = state.best_model_checkpoint
-            if reason := checkpoints.damage(Path(best)) if best else "it is gone":
-                say(f"warning: the best checkpoint so far, of step {state.best_global_step}, is forgotten: {reason}")
+            if reason := checkpoints.find_corruption(Path(best)) if best else "it is gone":
+                warn(f"warning: the best checkpoint so far, of step {state.best_global_step}, is forgotten: {reason}")
                 state.best_metric = state.best_global_step = state.best_model_checkpoint = None
         return result
 
     def save_finished(self) -> None:
         """The model that is kept, moved to ``output_dir`` when all of it is written."""
-        check_weights(self.model, self.state, self.args)
+        check_finite_weights(self.model, self.state, self.args)
         staged = Path(self.args.output_dir) / run_folder.STAGING / "model"
         self.save_model(str(staged))
         if self.is_world_process_zero():
