@@ -64,7 +64,7 @@ class Flops:
     def count(config: PretrainedConfig, length: int) -> int:
         args = TrainingOptions(output_dir="", attn_implementation="eager")
         with FakeTensorMode(), FlopCounterMode(display=False) as counter:
-            memory.forward(memory.build(config, args, False), 1, length, "fp32").backward()
+            memory.forward(memory.build_model(config, args, False), 1, length, "fp32").backward()
         return counter.get_total_flops()
 
     def __call__(self, length: int) -> float:
@@ -280,7 +280,7 @@ def kept_bytes(config: PretrainedConfig, args: TrainingOptions, batch: int, leng
         return tensor
 
     with FakeTensorMode():
-        model = memory.build(config, args, False)
+        model = memory.build_model(config, args, False)
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             loss = memory.forward(model, batch, length, "fp32")
         weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
