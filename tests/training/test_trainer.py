@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_batches import collate
+from helpers.windows import collate
 from transformers import AlbertConfig, AlbertForQuestionAnswering
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from helpers.windows import find_spans, null_scores
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,21 +13,10 @@ from qa.inference.spans import (
     best_tokens,
     best_tokens_on_device,
     find_candidates,
-    lowest_null,
     read_answers,
-    search,
 )
 
 INFINITY = float("inf")
-
-
-def find_spans(start, end, windows, examples, n_best=20, longest=30):
-    """The search from all logits (W, L)."""
-    return search(find_candidates(start, end, windows, n_best), windows, examples, n_best, longest)
-
-
-def null_scores(start, end, windows, examples) -> np.ndarray:
-    return lowest_null(find_candidates(start, end, windows, 1).null, windows.example_index, examples)
 
 
 def make_arrays(shapes: list[tuple[int, int, int, int]], rng: np.random.Generator) -> WindowArrays:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_batches import LENGTHS
-from test_end_to_end import train_tiny
+from helpers.commands import train_tiny
+from helpers.windows import LENGTHS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AlbertConfig, BertConfig
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import FAMILIES
-from hub_server import CUT, FINE, LOST, NARROW, READ, WRITE, serve
+from helpers.builders import FAMILIES
+from helpers.commands import SMALL, read, run, train_tiny
+from helpers.hub_server import CUT, FINE, LOST, NARROW, READ, WRITE, serve
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import get_session
 from safetensors.torch import load_file
-from test_end_to_end import SMALL, read, run, train_tiny
 from transformers import AutoModelForQuestionAnswering, BertConfig, DebertaV2Config, ElectraConfig, RobertaConfig
 
 import evaluate_qa

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers.commands import SMALL, read, run
 from safetensors.torch import load_file
-from test_end_to_end import SMALL, read, run
 
 import evaluate_qa
 import train
@@ -91,7 +91,7 @@ def kill_until_finished(whole, folder: Path, seed: int, kills: int) -> dict:
     _, argv = whole
     folder.mkdir(parents=True)
     (folder / "arguments.json").write_text(json.dumps(argv(folder / "run", *EVERY_STEP)))
-    command = [sys.executable, REPOSITORY / "tests/killing.py", folder / "run", folder / "arguments.json"]
+    command = [sys.executable, REPOSITORY / "tests/helpers/killing.py", folder / "run", folder / "arguments.json"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*map(str, command), str(seed), str(kills)], env=environment, capture_output=True, text=True, timeout=1800

@@ -5,8 +5,8 @@ import gzip
 import json
 
 import pytest
-from conftest import squad
 from datasets import Dataset
+from helpers.builders import squad
 
 import preprocess
 from qa.data.checks import Unusable, locate, parse_answers

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import squad
-from data import make_pipeline_reference as reference
 from datasets import Dataset
-from test_end_to_end import read, run, train_tiny
+from fixtures import make_pipeline_reference as reference
+from helpers.builders import squad
+from helpers.commands import read, run, train_tiny
 
 import ask
 from qa.data.documents import QuestionWindows, SpecialTokenTemplate, TokenizedContext, whole_words
@@ -238,7 +238,7 @@ def test_words_where_no_spaces_are_written():
 
 @pytest.fixture(scope="module")
 def old_answers() -> dict:
-    return read_gz(Path(__file__).parent / "data/pipeline_reference.json.gz")
+    return read_gz(Path(__file__).parents[1] / "fixtures/pipeline_reference.json.gz")
 
 
 # What differs on purpose. A word with Han characters is not widened, so fewer spans share its text ...

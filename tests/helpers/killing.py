@@ -1,6 +1,6 @@
 """Trains a tiny model, killed again and again, until it is finished. Run by test_surviving.py in its own process.
 
-    python tests/killing.py FOLDER ARGUMENTS_FILE SEED KILLS
+    python tests/helpers/killing.py FOLDER ARGUMENTS_FILE SEED KILLS
 
 Everything is imported once; every attempt is a fork that kills itself, by SIGKILL, just before the n-th time that
 it opens, makes, renames or removes something in the run's folder, or just after a random step.

@@ -6,6 +6,7 @@ import datasets
 import numpy as np
 import pytest
 from datasets import Dataset
+from helpers.windows import LENGTHS, collate
 from torch.utils.data import DataLoader
 
 from qa.model.batching import Collator, WindowRows, by_length, padded
@@ -14,22 +15,12 @@ from qa.training.planner import epoch_of
 from qa.training.sampling import LengthGroupedSampler, choose_batch_lengths, choose_padding_lengths
 
 
-def collate(lengths: list[int], pad_to: int | None = None) -> dict:
-    rows = [
-        {"input_ids": [5] * n, "token_type_ids": [0] * n, "start_positions": 1, "end_positions": n - 1} for n in lengths
-    ]
-    return Collator(0, True, (pad_to,) if pad_to else ())(rows)
-
-
 def test_batches_are_padded_on_the_right():
     batch = collate([2, 4])
     assert batch["input_ids"].tolist() == [[5, 5, 0, 0], [5, 5, 5, 5]]
     assert batch["attention_mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
     assert collate([2, 4], 9)["input_ids"].shape == (2, 9)
     assert "token_type_ids" not in Collator(0, False)([{"input_ids": [1], "token_type_ids": [0]}])
-
-
-LENGTHS = np.random.default_rng(0).gamma(5, 36, 4003).clip(20, 384).astype(int)  # shaped like SQuAD's windows
 
 
 def padding(order: list[int], batch_size: int) -> float:

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import SHARED
 from datasets import Dataset
+from helpers.builders import SHARED
 from transformers import AutoTokenizer
 
 from qa.data.splits import FEATURES, load_splits
@@ -128,7 +128,7 @@ def test_windows_cover_the_context(tokenizer):
 
 
 def test_cls_is_last_and_context_first_in_xlnet():
-    from conftest import xlnet
+    from helpers.builders import xlnet
 
     tokenizer = xlnet()
     windows, arrays = windows_of([example(CONTEXT * 5, "Sollen")], tokenizer)
@@ -142,7 +142,7 @@ def test_cls_is_last_and_context_first_in_xlnet():
 
 
 def test_two_separators_are_not_context():
-    from conftest import roberta
+    from helpers.builders import roberta
 
     tokenizer = roberta()
     windows, _ = windows_of([example(CONTEXT, "Sollen")], tokenizer, max_seq_length=200)

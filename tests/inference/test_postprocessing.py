@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 from datasets import disable_progress_bars, enable_progress_bars
-from test_spans import find_spans, null_scores
+from helpers.windows import find_spans, null_scores
 from transformers import AutoTokenizer
 
 from qa.data.splits import load_splits

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from helpers.commands import SMALL, read, run, train_tiny
 from safetensors.torch import load_file, save_file
 
 import ask
@@ -20,32 +21,12 @@ from qa.evaluation.squad_metric import normalize_answer
 from qa.options.arguments import REPOSITORY
 from qa.runtime.errors import UserError
 
-SMALL = ("--max_seq_length", "48", "--doc_stride", "8", "--max_query_length", "16")
-
-
-def run(command, *argv) -> None:
-    old, sys.argv = sys.argv, [command.__name__, *map(str, argv)]
-    try:
-        command.main()
-    finally:
-        sys.argv = old
-
-
-def train_tiny(data, model, output, *argv) -> None:
-    files = ("--train_file", data / "train.json", "--validation_file", data / "dev.json.gz")
-    more = ("--output_dir", output, "--report_to", "none", "--num_train_epochs", 2, "--learning_rate", "1e-3")
-    run(train, "--config_name", model, *files, *SMALL, *more, "--cache_dir", output.parent / "cache", *argv)
-
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, tiny_data, tiny_model):
     output = tmp_path_factory.mktemp("runs") / "model"
     train_tiny(tiny_data, tiny_model, output)
     return output
-
-
-def read(path):
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_everything_is_saved_and_no_pickle_of_arguments(trained):

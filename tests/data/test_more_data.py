@@ -8,9 +8,9 @@ from dataclasses import asdict
 
 import pytest
 import yaml
-from conftest import squad
 from datasets import Dataset
-from test_end_to_end import SMALL, read, run
+from helpers.builders import squad
+from helpers.commands import SMALL, read, run
 
 import preprocess
 import train

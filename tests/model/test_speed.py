@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_batches import collate
-from test_end_to_end import read, run, train_tiny
+from helpers.commands import read, run, train_tiny
+from helpers.windows import collate
 from torch import nn
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -1,6 +1,6 @@
 """One of several processes of test_distributed.py: runs train.py as often as a plan says, and notes what it saw.
 
-    torchrun --nproc_per_node 2 tests/processes.py PLAN
+    torchrun --nproc_per_node 2 tests/helpers/processes.py PLAN
 
 PLAN is a JSON list of runs: ``argv`` of train.py, and where wanted ``signal`` [process, step, number] and ``pause``,
 seconds after every step. Beside it ``seen-PROCESS.json`` gets one entry for each run that came to an end.

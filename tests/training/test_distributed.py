@@ -15,8 +15,8 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.data_loader import BatchSamplerShard
+from helpers.commands import SMALL, read, run
 from safetensors.torch import load_file
-from test_end_to_end import SMALL, read, run
 from torch.utils.data import BatchSampler
 
 import train
@@ -33,10 +33,10 @@ RUN += ("--load_best_model_at_end", "true", "--metric_for_best_model", "f1", "--
 
 
 def launch(folder: Path, plan: list[dict], *how) -> subprocess.Popen:
-    """Starts ``tests/processes.py`` as a person would start train.py."""
+    """Starts ``tests/helpers/processes.py`` as a person would start train.py."""
     folder.mkdir(exist_ok=True)
     (folder / "plan.json").write_text(json.dumps(plan))
-    command = [sys.executable, "-m", "torch.distributed.run", *how, REPOSITORY / "tests/processes.py"]
+    command = [sys.executable, "-m", "torch.distributed.run", *how, REPOSITORY / "tests/helpers/processes.py"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     files = {"stdout": open(folder / "out", "w"), "stderr": open(folder / "err", "w")}  # noqa: SIM115
     return subprocess.Popen([*map(str, command), str(folder / "plan.json")], env=environment, **files)

@@ -1,0 +1,84 @@
+"""Small tokenizers, models and data, made here; nothing is downloaded."""
+
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+TEXTS = [
+    "The Vindel river rises in the north… and flows past the town of Ørby, where 1,204 people lived in 1873.",
+    '  Zoë Àrnadóttir  said: "It\'s late" at 5\u202fpm, and left for São Tomé 🙂 by the night-train.',
+    "Mira Talven was born in Sollen in 1931. She built the first bridge over the Vindel river in 1957.",
+]
+
+
+def train(tokenizer: Tokenizer, trainer) -> Tokenizer:
+    tokenizer.train_from_iterator(TEXTS * 3, trainer)
+    return tokenizer
+
+
+def bert() -> PreTrainedTokenizerFast:
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    train(tokenizer, trainers.WordPieceTrainer(vocab_size=200, special_tokens=special))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **names)
+
+
+def roberta() -> PreTrainedTokenizerFast:
+    """Two separators, bytes as characters, offsets that begin on the space before a word."""
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    train(tokenizer, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet))
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=False)
+    names = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **names)
+
+
+def unigram(special: list[str]) -> Tokenizer:
+    """Sentencepiece-like: NFKC, words that carry the space before them."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    return train(tokenizer, trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>"))
+
+
+def deberta() -> PreTrainedTokenizerFast:
+    tokenizer = unigram(["[PAD]", "<unk>", "[CLS]", "[SEP]"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "<unk>", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **names)
+
+
+def xlnet() -> PreTrainedTokenizerFast:
+    """The context first, CLS last, padding on the left."""
+    tokenizer = unigram(["<pad>", "<unk>", "<cls>", "<sep>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <sep> <cls>:2", pair="$A <sep> $B:1 <sep>:1 <cls>:2", special_tokens=[("<cls>", 2), ("<sep>", 3)]
+    )
+    names = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "<cls>", "sep_token": "<sep>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, padding_side="left", **names)
+
+
+FAMILIES = {"bert": bert, "roberta": roberta, "deberta": deberta, "xlnet": xlnet}
+
+
+def squad(questions: list[tuple[str, str, str]], **more) -> dict:
+    """Nested SQuAD JSON from (context, question, answer); an empty answer means none."""
+    paragraphs = []
+    for number, (context, question, answer) in enumerate(questions):
+        answers = [{"text": answer, "answer_start": context.index(answer)}] if answer else []
+        qa = {"id": f"q{number}", "question": question, "answers": answers} | more
+        paragraphs.append({"context": context, "qas": [qa]})
+    return {"version": "1.1", "data": [{"title": "made up", "paragraphs": paragraphs}]}
