@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ["HF_HUB_DISABLE_XET"] = "1"  # read when huggingface_hub is imported; tests/helpers/hub_server.py knows LFS only
+os.environ["HF_HUB_DISABLE_XET"] = "1"  # read on import of huggingface_hub; the tests' Hub knows LFS only
 
 import pytest
 from helpers.builders import FAMILIES, SHARED, bert, squad

@@ -209,7 +209,7 @@ def test_a_1_1_model_on_2_0_data_is_said(trained, has_unanswerable, tmp_path, ca
 
 def test_a_long_document_is_evaluated_in_little_memory(trained, tmp_path, monkeypatch):
     """40,000 characters, hundreds of windows: of each only the best tokens are kept."""
-    from conftest import squad
+    from helpers.builders import squad
 
     from qa.evaluation.evaluator import Evaluator
 
@@ -252,7 +252,7 @@ def test_preprocess_counts_add_up(tiny_data, tiny_model, tmp_path, capsys):
 
 
 def test_answers_that_no_window_holds_are_dropped_from_training(tiny_model, tmp_path):
-    from conftest import squad
+    from helpers.builders import squad
 
     long = "Mira was born in Sollen and " * 9 + "left."
     path = tmp_path / "long.json"
