@@ -8,13 +8,13 @@ import json
 import math
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from hub_server import WRITE, serve
+from helpers.commands import run
+from helpers.hub_server import WRITE, serve
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
@@ -25,19 +25,11 @@ import publish
 import train
 from ask import pipeline
 
-FIXTURE = Path(__file__).resolve().parent / "fixtures/run_1c928e6"
+FIXTURE = Path(__file__).resolve().parents[1] / "fixtures/run_1c928e6"
 WRITTEN_AT = "/tmp/run_1c928e6"  # where the fixture was written, as its files name it
 # Added to all scores of a softmax alike, these change nothing: their gradient is rounding noise, which Adam scales up.
 INVARIANT = ("qa_outputs.bias", "attention.key.bias")
 CLOCK = re.compile(r"(runtime|seconds|samples_per_second|steps_per_second|finished|memory|hardware|versions)$")
-
-
-def run(command, *argv) -> None:
-    old, sys.argv = sys.argv, [command.__name__, *map(str, argv)]
-    try:
-        command.main()
-    finally:
-        sys.argv = old
 
 
 def read(path: Path):

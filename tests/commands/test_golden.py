@@ -6,12 +6,12 @@ digests (``digest``). All figures are from 1c928e6 itself.
 
 import hashlib
 import json
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import Dataset
+from helpers.commands import run
 
 import evaluate_qa
 import preprocess
@@ -110,14 +110,6 @@ DIGESTS = {
         "length": "64da198ffd51ffc0be3c402f430a1fe18d5ec5ad83509ae6daac7e8ded6896e7",
     },
 }
-
-
-def run(command, *argv) -> None:
-    old, sys.argv = sys.argv, [command.__name__, *map(str, argv)]
-    try:
-        command.main()
-    finally:
-        sys.argv = old
 
 
 def digest(column: pa.ChunkedArray) -> str:
