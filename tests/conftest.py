@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for models this small a second thread costs more than it computes
 os.environ["HF_HUB_DISABLE_XET"] = "1"  # read on import of huggingface_hub; the tests' Hub knows LFS only
 
 import pytest

@@ -111,9 +111,10 @@ def never_killed(whole, tmp_path_factory):
     return folder / "run"
 
 
-def test_killed_fifty_times_nothing_is_lost(whole, never_killed, tmp_path):
-    result = kill_until_finished(whole, tmp_path / "killed", seed=0, kills=50)
-    assert result["killed"] == 50
+@pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.slow)])
+def test_killed_again_and_again_nothing_is_lost(whole, never_killed, tmp_path, kills):
+    result = kill_until_finished(whole, tmp_path / "killed", seed=0, kills=kills)
+    assert result["killed"] == kills
     assert_same_run(never_killed, tmp_path / "killed/run")
     left = {path.name for path in (tmp_path / "killed/run").iterdir()}
     assert not any(name.startswith((run_folder.STAGING, run_folder.RECOVERY)) for name in left)
