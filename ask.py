@@ -26,14 +26,13 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from qa.data.formats import Unreadable, read_file, read_text_file, require_file
 from qa.inference.answerer import QuestionAnswerer
-from qa.options.arguments import DataArguments, ModelArguments, option
+from qa.options.arguments import AskArguments, DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
 from qa.options.saved import saved_settings
 from qa.runtime.console import table, warn
@@ -43,34 +42,6 @@ from qa.runtime.process import run_command
 __all__ = ["QuestionAnswerer", "pipeline"]
 WIDTH = 80  # columns, of which a sentence takes what the names leave
 SENTENCE = re.compile(r"[.!?][\"'”’)\]]*\s+(?![a-z])|\n\s*\n|[。！？]")
-
-
-@dataclass
-class AskArguments:
-    """The questions, and the text that holds their answers."""
-
-    _argument_group_name = "ask"
-
-    question: str | None = option(None, "The question (null: read questions from the terminal, one a line).")
-    context: str | None = option(None, "The text that holds the answer.")
-    context_file: str | None = option(None, "Read the text from this UTF-8 file instead; any length.")
-    input: str | None = option(
-        None, "Answer all questions of this file: JSON lines, CSV, Parquet or SQuAD JSON, with `question` and, unless"
-        " a text is given for all, `context`.",
-    )  # fmt: skip
-    output: str | None = option(None, "Write their answers to this file, as JSON lines in the same order.")
-    top_k: int = option(1, "How many answers, the likeliest first.")
-    handle_impossible_answer: bool | None = option(
-        None, "Whether no answer may be the answer (null: as the model was trained)."
-    )
-    align_to_words: bool = option(True, "Widen answers to whole words.")
-    per_device_eval_batch_size: int = option(16, "Windows computed at once.")
-    device: str | None = option(None, "Where to compute, such as cpu or cuda:1 (null: a GPU if there is one).")
-
-    def __post_init__(self):
-        for name in ("top_k", "per_device_eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1")
 
 
 def pipeline(task: str, model, tokenizer=None, **options) -> QuestionAnswerer:

@@ -20,7 +20,6 @@ import json
 import os
 import sys
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +48,7 @@ from qa.io.files import make_folder, write_json, write_yaml
 from qa.io.run_folder import SETTINGS
 from qa.model.device import fit_to_device
 from qa.model.loading import check_fit, load_config, load_model, load_tokenizer, position_limit
-from qa.options.arguments import DataArguments, ModelArguments, TrainingOptions, option
+from qa.options.arguments import DataArguments, EvaluationArguments, ModelArguments, TrainingOptions
 from qa.options.parser import parse_arguments
 from qa.options.saved import read_settings, saved_settings
 from qa.runtime.console import table, warn
@@ -57,26 +56,6 @@ from qa.runtime.distributed import init_distributed
 from qa.runtime.errors import UserError
 from qa.runtime.process import run_command
 from qa.training.trainer import QATrainer
-
-
-@dataclass
-class EvaluationArguments:
-    """What to score, if not a model; and what to do with the result."""
-
-    _argument_group_name = "evaluation"
-
-    predictions: str | None = option(None, "Score this predictions file instead of a model: JSON, id to text.")
-    null_odds: str | None = option(
-        None,
-        "With --predictions of SQuAD 2.0: JSON, id to the odds of no answer, for the best thresholds; as in the"
-        " official script odds over 1 count as no answer.",
-    )
-    logits: str | None = option(None, "Repeat post-processing of these logits instead of running a model (.npz).")
-    save_logits: str | None = option(None, "Write the logits to this .npz file, for --logits later.")
-    compare: str | None = option(None, "Folder of another evaluation of the same questions, to compare with.")
-    save_best_threshold: bool = option(
-        False, "SQuAD 2.0: keep the threshold that is best for F1 with the model, for ask.py and later evaluations."
-    )
 
 
 def read_by_id(path: str, references: list[dict], kinds: tuple[type, ...], what: str) -> dict:

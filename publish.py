@@ -13,27 +13,13 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries load ends it without a traceback
 
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from qa.hub import publish as hub
-from qa.options.arguments import option
+from qa.options.arguments import PublishArguments
 from qa.options.parser import parse_arguments
 from qa.runtime.errors import UserError
 from qa.runtime.process import run_command
-
-
-@dataclass
-class PublishArguments:
-    """Which model, and where it goes."""
-
-    _argument_group_name = "publish"
-
-    model_dir: str | None = option(None, "Output folder of train.py.")
-    hub_model_id: str | None = option(None, "Name on the Hub: USER/NAME, ORGANIZATION/NAME, or NAME for one's own.")
-    private: bool = option(False, "Make a private repository.")
-    revision: str | None = option(None, "Branch to send it to, made if there is none (null: main).")
-    tag: str | None = option(None, "Tag for this version (null: run- and the time when the run finished).")
 
 
 def main() -> None:

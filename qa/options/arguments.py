@@ -168,6 +168,67 @@ class TrainingOptions(TrainingArguments):
     logging_nan_inf_filter: bool = option(False, "Leave losses that are not finite out of the log; waits for the GPU.")
 
 
+@dataclass
+class EvaluationArguments:
+    """What to score, if not a model; and what to do with the result."""
+
+    _argument_group_name = "evaluation"
+
+    predictions: str | None = option(None, "Score this predictions file instead of a model: JSON, id to text.")
+    null_odds: str | None = option(
+        None,
+        "With --predictions of SQuAD 2.0: JSON, id to the odds of no answer, for the best thresholds; as in the"
+        " official script odds over 1 count as no answer.",
+    )
+    logits: str | None = option(None, "Repeat post-processing of these logits instead of running a model (.npz).")
+    save_logits: str | None = option(None, "Write the logits to this .npz file, for --logits later.")
+    compare: str | None = option(None, "Folder of another evaluation of the same questions, to compare with.")
+    save_best_threshold: bool = option(
+        False, "SQuAD 2.0: keep the threshold that is best for F1 with the model, for ask.py and later evaluations."
+    )
+
+
+@dataclass
+class AskArguments:
+    """The questions, and the text that holds their answers."""
+
+    _argument_group_name = "ask"
+
+    question: str | None = option(None, "The question (null: read questions from the terminal, one a line).")
+    context: str | None = option(None, "The text that holds the answer.")
+    context_file: str | None = option(None, "Read the text from this UTF-8 file instead; any length.")
+    input: str | None = option(
+        None, "Answer all questions of this file: JSON lines, CSV, Parquet or SQuAD JSON, with `question` and, unless"
+        " a text is given for all, `context`.",
+    )  # fmt: skip
+    output: str | None = option(None, "Write their answers to this file, as JSON lines in the same order.")
+    top_k: int = option(1, "How many answers, the likeliest first.")
+    handle_impossible_answer: bool | None = option(
+        None, "Whether no answer may be the answer (null: as the model was trained)."
+    )
+    align_to_words: bool = option(True, "Widen answers to whole words.")
+    per_device_eval_batch_size: int = option(16, "Windows computed at once.")
+    device: str | None = option(None, "Where to compute, such as cpu or cuda:1 (null: a GPU if there is one).")
+
+    def __post_init__(self):
+        for name in ("top_k", "per_device_eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1")
+
+
+@dataclass
+class PublishArguments:
+    """Which model, and where it goes."""
+
+    _argument_group_name = "publish"
+
+    model_dir: str | None = option(None, "Output folder of train.py.")
+    hub_model_id: str | None = option(None, "Name on the Hub: USER/NAME, ORGANIZATION/NAME, or NAME for one's own.")
+    private: bool = option(False, "Make a private repository.")
+    revision: str | None = option(None, "Branch to send it to, made if there is none (null: main).")
+    tag: str | None = option(None, "Tag for this version (null: run- and the time when the run finished).")
+
+
 def require(condition: bool, name: str, rule: str) -> None:
     if not condition:
         raise UserError(f"{name} {rule}")
