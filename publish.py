@@ -1,10 +1,10 @@
-"""Publish a finished run on the Hugging Face Hub, for others to use.
+"""Publish the model of a finished run on the Hugging Face Hub.
 
 Examples:
     python publish.py --model_dir my_qa_model --hub_model_id USER/NAME
     python publish.py --model_dir my_qa_model --hub_model_id USER/NAME --private true --tag v1
 
-Log in first with `hf auth login` and a token that may write. Repeating it sends only what is missing.
+Log in first with `hf auth login` and a token with write access. Rerun the same command to send only what is missing.
 """
 
 if __name__ == "__main__":
@@ -25,7 +25,7 @@ from qa.runtime.process import run_command
 def main() -> None:
     (args,) = parse_arguments((PublishArguments,), description=__doc__)
     if not args.model_dir or not args.hub_model_id:
-        raise UserError("say what goes where: --model_dir my_qa_model --hub_model_id USER/NAME")
+        raise UserError("both are needed: --model_dir my_qa_model --hub_model_id USER/NAME")
     folder = Path(args.model_dir).expanduser()
     if not folder.is_dir():
         raise UserError(f"model_dir {args.model_dir}: no such folder")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet
 
+from qa.io.files import require_file
 from qa.runtime.errors import UserError, one_line
 
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
@@ -47,11 +48,6 @@ def read_file(path: str) -> Iterator[tuple[str, object]]:
             yield from (item for place, row in read_lines(path, file) for item in read_item(place, row))
     else:
         yield from read_squad_json(path, read_text_file(path), suffix == ".jsonl")
-
-
-def require_file(path: str) -> None:
-    if not Path(path).is_file():
-        raise UserError(f"{path}: {'is a folder, not a file' if Path(path).is_dir() else 'no such file'}")
 
 
 def refuse_stand_in(path: str, head: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What became of a split's questions, and how many windows they make."""
+"""How many questions of a split were read, repaired, dropped and used, by reason and by source."""
 
 import collections
 import math
@@ -12,17 +12,17 @@ from qa.runtime.errors import UserError
 
 
 def is_reachable(example_index: np.ndarray, unreachable: dict[int, str]) -> np.ndarray:
-    """(W,) whether a window's example is not among the ``unreachable`` ones."""
+    """Return (W,) whether each window's example is not among the ``unreachable`` ones."""
     return ~np.isin(example_index, list(unreachable))
 
 
 def dropped_because(split: Split, unreachable: dict[int, str]) -> collections.Counter:
-    """Every reason for which questions are not used, with its count; ``unreachable`` ones among them."""
+    """Count the dropped questions by reason, the ``unreachable`` ones included."""
     return split.dropped + collections.Counter(f"answer {reason}" for reason in unreachable.values())
 
 
 def unreachable_problems(split: Split, unreachable: dict[int, str]) -> list[Problem]:
-    """The ``unreachable`` examples of a training split as problems."""
+    """Return the ``unreachable`` examples of a training split as problems."""
     return [
         Problem(split.places[row], split.examples[row]["id"], f"answer {why}", f"its answer: {why}", "dropped")
         for row, why in unreachable.items()
@@ -30,7 +30,7 @@ def unreachable_problems(split: Split, unreachable: dict[int, str]) -> list[Prob
 
 
 def check_dropped(split: Split, unreachable: dict[int, str], args: DataArguments) -> None:
-    """Raises UserError where more of the training questions are dropped than ``max_dropped`` allows."""
+    """Raise UserError if more of the training questions are dropped than ``max_dropped`` or ``strict`` allows."""
     reasons = dropped_because(split, unreachable)
     del reasons[CHOSEN]
     count = reasons.total()
@@ -38,30 +38,30 @@ def check_dropped(split: Split, unreachable: dict[int, str], args: DataArguments
         problem = unreachable_problems(split, unreachable)[0]
         raise UserError(
             f"{problem.place}: {problem.detail}; {len(unreachable):,} such questions, and strict allows none:"
-            " other lengths of windows may hold them"
+            " another max_seq_length or doc_stride may hold them"
         )
     if count > args.max_dropped * split.read:
         enough = math.ceil(count / split.read * 100) / 100
         raise UserError(
             f"{count:,} of {split.read:,} training questions cannot be used ({counted(reasons)}):"
-            f" `python preprocess.py` lists them; mend the data, or train all the same with"
-            f" --max_dropped {enough}"
+            f" `python preprocess.py` lists them; fix the data, or train without them with --max_dropped {enough}"
         )
 
 
 def counted(reasons: collections.Counter) -> str:
+    """Return the reasons with their counts on one line."""
     return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
 
 
 def by_source(split: Split, unreachable: dict[int, str]) -> list[dict]:
-    """What became of the questions of each of several sources; nothing where there is only one."""
-    gone = collections.Counter(split.source_index[row] for row in unreachable)
+    """Return the counts for each of several sources; nothing for a single one."""
+    unused = collections.Counter(split.source_index[row] for row in unreachable)
     return [
         {
             "source": source.name,
             "read": source.read,
-            "dropped": source.dropped + gone[index],
-            "examples": source.read - source.dropped - gone[index],
+            "dropped": source.dropped + unused[index],
+            "examples": source.read - source.dropped - unused[index],
         }
         for index, source in enumerate(split.sources)
         if len(split.sources) > 1
@@ -69,7 +69,7 @@ def by_source(split: Split, unreachable: dict[int, str]) -> list[dict]:
 
 
 def describe(split: Split, windows: int, unreachable: dict[int, str], has_unanswerable: bool) -> str:
-    """What became of the questions of one split in one line, and one for each of several sources."""
+    """Return the counts of one split on one line, then a line for each of several sources."""
     reasons = dropped_because(split, unreachable)
     parts = [f"{split.name}: {split.read:,} questions read, {sum(reasons.values()):,} dropped"]
     if reasons:
@@ -79,7 +79,7 @@ def describe(split: Split, windows: int, unreachable: dict[int, str], has_unansw
         parts.append(f"{split.repaired:,} repaired")
     if split.unanswerable:
         scored = " (scored as SQuAD 2.0)" if has_unanswerable else ""
-        parts.append(f"{split.unanswerable:,} without an answer{scored}")
+        parts.append(f"{split.unanswerable:,} unanswerable{scored}")
     lines = [", ".join([*parts, f"{windows:,} windows"])]
     for part in by_source(split, unreachable):
         lines.append(
@@ -89,7 +89,7 @@ def describe(split: Split, windows: int, unreachable: dict[int, str], has_unansw
 
 
 def count_questions(split: Split, unused: dict[int, str]) -> dict:
-    """What became of the questions of one split, for ``summary.json``; ``unused`` examples count as dropped."""
+    """Return the counts of one split for ``summary.json``; ``unused`` examples count as dropped."""
     dropped = dropped_because(split, unused)
     problems = split.problems + unreachable_problems(split, unused)
     sources = by_source(split, unused)

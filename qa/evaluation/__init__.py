@@ -1,1 +1,1 @@
-"""Answers to scores, and what lies behind them. Imports ``qa.inference`` and below."""
+"""From answers to scores: the metric, the ceiling, comparison, the report. Imports ``qa.inference`` and below."""

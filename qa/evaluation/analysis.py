@@ -1,6 +1,6 @@
-"""What lies behind EM and F1: intervals, groups of questions, kinds of mistakes, thresholds, calibration.
+"""Analysis of EM and F1: intervals, groups of questions, kinds of errors, thresholds, calibration.
 
-Everything here is a function of arrays with one row for each of E questions, scores from 0 to 1.
+Functions of arrays with one row for each of E questions; scores are from 0 to 1.
 """
 
 import collections
@@ -12,23 +12,23 @@ import numpy as np
 from qa.data.windows import WindowArrays
 from qa.evaluation.squad_metric import best_scores, normalize_answer
 
-DRAWS = 1 << 20  # numbers drawn at once
+DRAWS = 1 << 20  # questions drawn at once; bounds the memory
 QUESTION_WORDS = {"whom": "who", "whose": "who"} | {
     word: word for word in ("what", "who", "when", "where", "which", "why", "how")
 }
-# What became of a question, from good to bad.
+# Outcomes of a question, the correct one first.
 KINDS = (
-    "right",
-    "other boundaries",
-    "right one among the n best",
-    "elsewhere",
-    "answered, though there is no answer",
-    "not answered, though there is an answer",
+    "correct",
+    "wrong boundaries",
+    "correct answer ranked lower",
+    "no overlap",
+    "answered an unanswerable question",
+    "no answer to an answerable question",
 )
 
 
 def resampled_means(values: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
-    """(R, ...) means of ``values`` (E, ...) over E questions drawn with replacement, R times (Efron 1979)."""
+    """Return (R, ...) means of ``values`` (E, ...) over E questions drawn with replacement, R times (Efron 1979)."""
     rng, count = np.random.default_rng(seed), len(values)
     at_once = max(1, DRAWS // count)
     return np.concatenate(
@@ -40,7 +40,7 @@ def resampled_means(values: np.ndarray, resamples: int, seed: int = 0) -> np.nda
 
 
 def interval(values: np.ndarray, resamples: int = 1000) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the mean of ``values`` (E,)."""
+    """Return the 95 % bootstrap interval of the mean of ``values`` (E,)."""
     low, high = np.percentile(resampled_means(values, resamples), (2.5, 97.5))
     return float(low), float(high)
 
@@ -56,9 +56,9 @@ class Comparison:
 
 
 def paired_bootstrap(values: np.ndarray, others: np.ndarray, resamples: int = 10_000) -> Comparison:
-    """Paired bootstrap of the difference of two means over the same E questions.
+    """Compare two means over the same E questions by a paired bootstrap.
 
-    The p-value is two-sided: twice the share of resamples on the other side of no difference, at least
+    The p-value is two-sided: twice the share of resamples in which the difference has the other sign, at least
     2 / (R + 1) (Davison and Hinkley 1997, section 4.2.1).
     """
     difference = values - others
@@ -71,7 +71,7 @@ def paired_bootstrap(values: np.ndarray, others: np.ndarray, resamples: int = 10
 
 
 def question_word(question: str) -> str:
-    """The first English question word; ``how many`` and ``how much`` are of one kind, as their answers are."""
+    """Return the first English question word; ``how many`` and ``how much`` are words of their own."""
     words = re.findall(r"\w+", question.lower())
     for word, following in zip(words, [*words[1:], ""], strict=False):
         if word in QUESTION_WORDS:
@@ -80,7 +80,7 @@ def question_word(question: str) -> str:
 
 
 def ranges(values: np.ndarray, last: list[int]) -> tuple[np.ndarray, list[str]]:
-    """(E,) number of the range each value falls into, and the ranges' names; ``last`` is the end of each but one."""
+    """Return (E,) the range that each value falls into, and the ranges' names; ``last`` ends all but the last range."""
     first = [1, *(end + 1 for end in last)]
     names = [f"{a}" if a == b else f"{a} to {b}" for a, b in zip(first, last, strict=False)]
     return np.searchsorted(last, values, side="left"), [*names, f"over {last[-1]:,}"]
@@ -88,7 +88,7 @@ def ranges(values: np.ndarray, last: list[int]) -> tuple[np.ndarray, list[str]]:
 
 @dataclass
 class Group:
-    """The questions that have something in common; scores in percent, with 95 % intervals."""
+    """Questions that have something in common; scores in percent, with 95 % intervals."""
 
     name: str
     count: int
@@ -99,13 +99,13 @@ class Group:
 
 
 def group(name: str, exact: np.ndarray, f1: np.ndarray) -> Group:
-    """Both scores of the questions given."""
+    """Return the mean scores of the given questions, with their intervals."""
     intervals = [tuple(100 * end for end in interval(values)) for values in (exact, f1)]
     return Group(name, len(exact), 100 * float(exact.mean()), 100 * float(f1.mean()), *intervals)
 
 
 def break_down(labels: np.ndarray, names: list[str], exact: np.ndarray, f1: np.ndarray) -> list[Group]:
-    """The groups that have questions, in the order of ``names``; ``labels`` (E,) are positions in it."""
+    """Return the groups that have questions, in the order of ``names``; ``labels`` (E,) are positions in it."""
     parts = [(name, labels == number) for number, name in enumerate(names)]
     return [group(name, exact[rows], f1[rows]) for name, rows in parts if rows.any()]
 
@@ -118,7 +118,7 @@ def break_downs(
     exact: np.ndarray,
     f1: np.ndarray,
 ) -> dict[str, list[Group]]:
-    """EM and F1 by what is known of a question before it is answered."""
+    """Return EM and F1 by properties of the questions and their contexts."""
     words = np.array([question_word(question) for question in questions])
     kinds = [kind for kind, _ in collections.Counter(words.tolist()).most_common() if kind != "other"] + ["other"]
     result = {"question word": break_down(np.array([kinds.index(word) for word in words]), kinds, exact, f1)}
@@ -142,7 +142,7 @@ def break_downs(
 
 
 def kind_of(prediction: str, golds: list[str], exact: float, f1: float, nbest: list[str]) -> int:
-    """Which of ``KINDS`` an answer is; ``nbest`` are the other texts that the model considered."""
+    """Return the position in ``KINDS`` of an answer's outcome; ``nbest`` are the texts of the n-best list."""
     if exact:
         return 0
     if not golds:
@@ -156,9 +156,9 @@ def kind_of(prediction: str, golds: list[str], exact: float, f1: float, nbest: l
 
 
 def human_agreement(golds: list[list[str]]) -> tuple[float, float, int]:
-    """EM and F1 in percent of the second gold answer against the others, where there are two or more, and how many.
+    """Return EM and F1 in percent of the second gold answer against the others, and the questions with at least two.
 
-    The human performance of Rajpurkar et al. 2016, section 6.
+    This is the human performance of Rajpurkar et al. 2016, section 6.
     """
     scores = [best_scores(texts[1], texts[:1] + texts[2:]) for texts in golds if len(texts) > 1]
     if not scores:
@@ -169,20 +169,22 @@ def human_agreement(golds: list[list[str]]) -> tuple[float, float, int]:
 
 @dataclass
 class Curve:
-    """Scores in percent at each threshold: a question is answered where its null odds are at most that."""
+    """Scores in percent at each threshold: questions whose null odds are at most the threshold are answered."""
 
-    threshold: np.ndarray  # (T,) rising; -inf first, which answers nothing
+    threshold: np.ndarray  # (T,) ascending; -inf first, which leaves every question unanswered
     exact: np.ndarray  # (T,)
     f1: np.ndarray  # (T,)
-    answerable_f1: np.ndarray  # (T,) of the questions that have an answer
-    unanswerable_f1: np.ndarray  # (T,) of those that have none
+    answerable_f1: np.ndarray  # (T,) of the answerable questions
+    unanswerable_f1: np.ndarray  # (T,) of the unanswerable questions
 
 
 def threshold_curve(odds: np.ndarray, exact: np.ndarray, f1: np.ndarray, answerable: np.ndarray) -> Curve:
-    """What every threshold would give.
+    """Return the scores at every threshold.
 
     Args:
-        odds: (E,) null odds. exact, f1: (E,) of the best span, were it given. answerable: (E,) bool.
+        odds: (E,) null odds.
+        exact, f1: (E,) scores of the best span, whatever its null odds.
+        answerable: (E,) bool.
     """
     order = np.argsort(odds, kind="stable")
     odds, has = odds[order], answerable[order]
@@ -199,16 +201,16 @@ def threshold_curve(odds: np.ndarray, exact: np.ndarray, f1: np.ndarray, answera
 
 @dataclass
 class Calibration:
-    """Confidence against what came true, in bins of equal width that hold questions."""
+    """Confidence against accuracy, in bins of equal width; empty bins are left out."""
 
     confidence: np.ndarray  # (B,) mean in the bin
-    correct: np.ndarray  # (B,) share of exact matches
+    correct: np.ndarray  # (B,) share of exact matches in the bin
     count: np.ndarray  # (B,)
     error: float  # mean distance of the two, weighted by count (Guo et al. 2017)
 
 
 def calibration(confidence: np.ndarray, exact: np.ndarray, bins: int = 10) -> Calibration:
-    """``confidence`` (E,) from 0 to 1, in ``bins`` bins."""
+    """Return the calibration of ``confidence`` (E,), from 0 to 1, in ``bins`` bins."""
     label = np.minimum((confidence * bins).astype(int), bins - 1)
     count = np.bincount(label, minlength=bins)
     some = count > 0

@@ -1,6 +1,7 @@
-"""What the windows of a split hold: counts, lengths, unreachable answers, and the ceiling they set."""
+"""How much of a split its windows cover: unreachable answers, correctness of the labels, and the ceiling of scores."""
 
 import collections
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,11 @@ from qa.evaluation.squad_metric import f1_score
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
 
-LOWEST_LABEL_F1 = 95.0
+LOWEST_LABEL_F1 = 95.0  # percent; below it the tokenizer's offsets must be wrong
 
 
 def find_unreachable(examples: Dataset, windows: WindowArrays) -> dict[int, str]:
-    """Examples whose answer no window holds whole, by row, each with the reason."""
+    """Return the rows of examples whose answer lies whole in no window, each with the reason."""
     reached = np.zeros(len(examples), dtype=bool)
     reached[windows.example_index[windows.labelled]] = True
     reasons = {}
@@ -30,6 +31,7 @@ def find_unreachable(examples: Dataset, windows: WindowArrays) -> dict[int, str]
 
 
 def why_unreachable(answers: dict, windows: WindowArrays, rows: np.ndarray) -> str:
+    """Return why none of the windows ``rows`` of an example holds its whole answer."""
     begin, end = first_answer(answers)
     if begin < 0:
         return "not found in the context"
@@ -43,7 +45,7 @@ def why_unreachable(answers: dict, windows: WindowArrays, rows: np.ndarray) -> s
 
 
 def label_f1(examples: Dataset, windows: WindowArrays) -> np.ndarray:
-    """Sum of the F1 of the labels, decoded back to text, against the answers they stand for; and how many they are."""
+    """Return the summed F1 of the labels, decoded back to text, against their answers; and the number of labels."""
     rows = np.flatnonzero(windows.labelled)
     _, first = np.unique(windows.example_index[rows], return_index=True)
     rows = rows[first]
@@ -60,31 +62,26 @@ def label_f1(examples: Dataset, windows: WindowArrays) -> np.ndarray:
 
 @dataclass
 class WindowStatistics:
-    """What the windows of a split hold, looked at part by part.
+    """How much of a split its windows cover."""
 
-    Attributes:
-        label_f1: mean in percent of the labels, decoded back to text. unreachable: as ``find_unreachable`` says.
-        ceiling: EM and F1 of perfect logits, if they were asked for.
-    """
-
-    label_f1: float
-    unreachable: dict[int, str]
-    ceiling: dict[str, float]
+    label_f1: float  # percent, mean over the labels, decoded back to text
+    unreachable: dict[int, str]  # see find_unreachable
+    ceiling: dict[str, float]  # official totals of perfect logits; empty unless asked for
 
     @classmethod
     def from_windows(cls, examples: Dataset, windows: Dataset, args: DataArguments | None = None) -> "WindowStatistics":
-        """With ``args`` the ceiling too."""
+        """Compute the statistics part by part, which bounds the memory; the ceiling only with ``args``."""
         labels, unreachable, ceilings = np.zeros(2), {}, []
         for first, part, arrays in WindowArrays.parts(examples, windows):
             labels += label_f1(part, arrays)
             unreachable |= {first + row: why for row, why in find_unreachable(part, arrays).items()}
             if args:
-                ceilings.append((len(part), Evaluator(part, arrays, args).ceiling()))
+                ceilings.append((len(part), Evaluator(part, arrays, args).ceiling().totals))
         return cls(100.0 * labels[0] / labels[1] if labels[1] else 100.0, unreachable, mean_scores(ceilings))
 
 
-def mean_scores(parts: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
-    """The scores over all questions from those over parts of them, each with its number of questions."""
+def mean_scores(parts: Sequence[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """Return the totals over all questions from those over parts, each with its number of questions."""
     if len(parts) < 2:
         return parts[0][1] if parts else {}
     sums, counts = collections.Counter(), collections.Counter()
@@ -98,19 +95,19 @@ def mean_scores(parts: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
 
 
 def check_labels(name: str, reached: float) -> None:
-    """Raises UserError where the labels' F1 is so low that the offsets must be wrong."""
+    """Raise UserError if the labels' F1 is so low that the offsets must be wrong."""
     if reached < LOWEST_LABEL_F1:
         raise UserError(
             f"the labels of the {name} split, decoded back to text, reach F1 {reached:.1f} against their own answers"
-            f" (at least {LOWEST_LABEL_F1:.0f} expected): this tokenizer's offsets are wrong; use another tokenizer"
+            f" (at least {LOWEST_LABEL_F1:.0f} expected): the tokenizer's offsets are wrong; use another tokenizer"
         )
 
 
-def summarize(split: Split, unused: dict[int, str], overview: WindowStatistics, windows: Dataset) -> dict:
-    """The figures of one split for ``summary.json``.
+def summarize(split: Split, unused: dict[int, str], statistics: WindowStatistics, windows: Dataset) -> dict:
+    """Return the figures of one split for ``summary.json``.
 
     Args:
-        unused: those of ``overview.unreachable`` that are not used, for training all.
+        unused: the examples of ``statistics.unreachable`` that are dropped: all of them for training, else none.
     """
     index, length = column(windows, "example_index"), column(windows, "length")
     return count_questions(split, unused) | {
@@ -121,7 +118,7 @@ def summarize(split: Split, unused: dict[int, str], overview: WindowStatistics, 
             "p95": int(np.percentile(length, 95)),
             "max": int(length.max()),
         },
-        "answers_out_of_reach": dict(collections.Counter(overview.unreachable.values())),
-        "label_f1": round(overview.label_f1, 4),
-        "ceiling": overview.ceiling,
+        "answers_out_of_reach": dict(collections.Counter(statistics.unreachable.values())),
+        "label_f1": round(statistics.label_f1, 4),
+        "ceiling": statistics.ceiling,
     }

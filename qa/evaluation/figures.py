@@ -1,4 +1,4 @@
-"""The pictures of the report and of a training run, drawn by matplotlib without a display."""
+"""The figures of the report and of a training run, drawn by matplotlib without a display."""
 
 import base64
 import io
@@ -28,21 +28,21 @@ STYLE = {
 
 @rc_context(STYLE)
 def as_image(figure: Figure) -> str:
-    """The figure as an address that an ``img`` element shows without a network."""
+    """Return the figure as a data URL for an ``img`` element."""
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def new_figure(width: float, height: float, **kwargs) -> tuple[Figure, np.ndarray]:
-    """A figure of so many inches, and its axes."""
+    """Return a figure, its size in inches, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(**kwargs)
 
 
 @rc_context(STYLE)
 def group_bars(groups: list[Group]) -> Figure:
-    """EM and F1 of each group with its interval, a row a group."""
+    """Draw EM and F1 of each group with their intervals."""
     figure, axes = new_figure(5.6, 0.8 + 0.42 * len(groups))
     place = np.arange(len(groups))
     for shift, scores, intervals, colour, name in (
@@ -63,7 +63,7 @@ def group_bars(groups: list[Group]) -> Figure:
 
 @rc_context(STYLE)
 def threshold_figure(curve: Curve, current: float | None, best: float) -> Figure:
-    """Scores against the threshold, with the one in use and the best one."""
+    """Draw the scores against the threshold, with the current and the best threshold."""
     figure, axes = new_figure(7, 3.6)
     inside = curve.threshold[1:]
     low, high = np.percentile(inside, (1, 99))
@@ -72,25 +72,25 @@ def threshold_figure(curve: Curve, current: float | None, best: float) -> Figure
     for values, colour, line, name in (
         (curve.f1, ORANGE, "-", "F1"),
         (curve.exact, BLUE, "-", "EM"),
-        (curve.answerable_f1, GREY, "--", "F1 with an answer"),
-        (curve.unanswerable_f1, GREY, ":", "F1 without one"),
+        (curve.answerable_f1, GREY, "--", "F1, answerable"),
+        (curve.unanswerable_f1, GREY, ":", "F1, unanswerable"),
     ):
         axes.step(curve.threshold[some], values[some], where="post", color=colour, linestyle=line, label=name)
     marks = [(best, "#1b7837", f"best F1: {best:.2f}")]
     if current is not None:
-        marks.append((current, "#333333", f"in use: {current:.2f}"))
+        marks.append((current, "#333333", f"current: {current:.2f}"))
     for place, colour, name in marks:
         axes.axvline(place, color=colour, linewidth=1, linestyle="-.", label=name)
     axes.set_xlim(min(low - margin, *(m[0] for m in marks)), max(high + margin, *(m[0] for m in marks)))
     axes.set_ylim(0, 100)
-    axes.set_xlabel("null_score_diff_threshold (to the right: answers more)")
+    axes.set_xlabel("null_score_diff_threshold (higher: answers more questions)")
     figure.legend(loc="outside right upper")
     return figure
 
 
 @rc_context(STYLE)
 def calibration_figure(result: Calibration) -> Figure:
-    """Share of right answers against confidence; points as large as the bin is full."""
+    """Draw the share of exact matches against confidence; the area of a point shows the questions in its bin."""
     figure, axes = new_figure(4.6, 3.6)
     axes.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="perfectly calibrated")
     sizes = 20 + 200 * result.count / result.count.max()
@@ -98,7 +98,7 @@ def calibration_figure(result: Calibration) -> Figure:
     axes.scatter(100 * result.confidence, 100 * result.correct, s=sizes, color=BLUE, alpha=0.7, label="questions")
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 105)
-    axes.set_xlabel("probability given to the answer, %")
+    axes.set_xlabel("probability of the answer, %")
     axes.set_ylabel("exact matches, %")
     axes.legend(loc="upper left")
     return figure
@@ -106,7 +106,7 @@ def calibration_figure(result: Calibration) -> Figure:
 
 @rc_context(STYLE)
 def training_curves(history: list[dict]) -> Figure:
-    """Loss and scores against steps, from the ``log_history`` of a ``Trainer``."""
+    """Draw loss and scores against steps, from the ``log_history`` of a ``Trainer``."""
     figure, (left, right) = new_figure(9, 3.4, ncols=2)
     names = ("loss", "eval_loss", "eval_exact_match", "eval_exact", "eval_f1")
     lines = {name: [(entry["step"], entry[name]) for entry in history if name in entry] for name in names}
@@ -134,7 +134,7 @@ def training_curves(history: list[dict]) -> Figure:
 
 @rc_context(STYLE)
 def write_picture(path: Path, figure: Figure) -> None:
-    """The figure as PNG."""
+    """Write the figure as PNG."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150)
     write_bytes(path, file.getvalue())

@@ -1,12 +1,12 @@
-"""Exact match and F1 as the official SQuAD scripts compute them, as a metric for ``evaluate.load``.
+"""Exact match and F1 as the official SQuAD scripts compute them; also a metric for ``evaluate.load``.
 
 Examples:
     evaluate.load("qa/evaluation/squad_metric.py").compute(predictions=..., references=...)               # SQuAD 1.1
     evaluate.load("qa/evaluation/squad_metric.py", "squad_v2").compute(predictions=..., references=...)   # SQuAD 2.0
 
-The file stands alone, so it loads from its path with no network. Scores are summed in the order of the
-references, as the scripts sum them: another order differs in the last digit. Sources: evaluate-v1.1.py
-(Rajpurkar et al. 2016) and evaluate-v2.0.py (Rajpurkar et al. 2018).
+This file imports nothing else of the package, so ``evaluate.load`` needs its path only and no network. Scores are
+summed in the order of the references, as in the scripts: another order changes the last digit. Sources:
+evaluate-v1.1.py (Rajpurkar et al. 2016) and evaluate-v2.0.py (Rajpurkar et al. 2018).
 """
 
 import collections
@@ -21,7 +21,7 @@ ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, without ASCII punctuation and English articles, single spaces."""
+    """Return the text in lower case, without ASCII punctuation and English articles, with single spaces."""
     return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
 
 
@@ -30,7 +30,7 @@ def exact_score(prediction: str, gold: str) -> int:
 
 
 def f1_score(prediction: str, gold: str) -> float:
-    """Harmonic mean of precision and recall over the bags of normalized words."""
+    """Return the harmonic mean of precision and recall over the bags of normalized words."""
     predicted, golden = normalize_answer(prediction).split(), normalize_answer(gold).split()
     if not predicted or not golden:
         return int(predicted == golden)
@@ -42,7 +42,7 @@ def f1_score(prediction: str, gold: str) -> float:
 
 
 def best_scores(prediction: str, golds: list[str]) -> tuple[int, float]:
-    """Exact match and F1 against the gold answer that each fits best; no gold answer means the empty one."""
+    """Return exact match and F1, each against the gold answer that it is highest for; without any, against ""."""
     golds = golds or [""]
     return max(exact_score(prediction, gold) for gold in golds), max(f1_score(prediction, gold) for gold in golds)
 
@@ -50,9 +50,9 @@ def best_scores(prediction: str, golds: list[str]) -> tuple[int, float]:
 def question_scores(
     predictions: dict[str, str], references: list[dict], has_unanswerable: bool
 ) -> tuple[dict[str, int], dict[str, float]]:
-    """Exact match and F1 of every question that has a prediction, by id.
+    """Return exact match and F1 of every question that has a prediction, by id, in the order of the references.
 
-    SQuAD 2.0, ``has_unanswerable``, passes over gold answers of which normalization leaves nothing.
+    For SQuAD 2.0 (``has_unanswerable``) gold answers that are empty after normalization are skipped.
     """
     exact, f1 = {}, {}
     for reference in references:
@@ -63,19 +63,22 @@ def question_scores(
     return exact, f1
 
 
+def totals_v1(exact: dict[str, int], f1: dict[str, float], questions: int) -> dict[str, float]:
+    """Return ``exact_match`` and ``f1`` in percent of all ``questions``; those without a prediction score 0."""
+    return {"exact_match": 100.0 * sum(exact.values()) / questions, "f1": 100.0 * sum(f1.values()) / questions}
+
+
 def score_v1(predictions: dict[str, str], references: list[dict]) -> dict[str, float]:
-    """``exact_match`` and ``f1`` in percent; a question without a prediction scores 0."""
-    exact, f1 = question_scores(predictions, references, has_unanswerable=False)
-    total = len(references)
-    return {"exact_match": 100.0 * sum(exact.values()) / total, "f1": 100.0 * sum(f1.values()) / total}
+    """Return the totals of SQuAD 1.1."""
+    return totals_v1(*question_scores(predictions, references, has_unanswerable=False), len(references))
 
 
 def best_threshold(
     scores: dict[str, float], predictions: dict[str, str], null_odds: dict[str, float], answerable: dict[str, bool]
 ) -> tuple[float, float]:
-    """The highest score in percent that any threshold on ``null_odds`` reaches, and that threshold.
+    """Return the highest score in percent over all thresholds on ``null_odds``, and that threshold.
 
-    As in the official script 0.0 is returned where no threshold beats answering nothing at all.
+    As in the official script the threshold is 0.0 if none beats leaving every question unanswered.
     """
     score = best = sum(not answerable[key] for key in scores)
     threshold = 0.0
@@ -87,29 +90,33 @@ def best_threshold(
     return 100.0 * best / len(scores), threshold
 
 
-def score_v2(
+def totals_v2(
+    exact: dict[str, float],
+    f1: dict[str, float],
     predictions: dict[str, str],
     references: list[dict],
     null_odds: dict[str, float] | None = None,
     no_answer_threshold: float = 1.0,
 ) -> dict[str, float]:
-    """``exact``, ``f1`` and ``total``, then the same for questions with and without an answer.
+    """Return ``exact``, ``f1`` and ``total``, then the same for questions with and without an answer.
 
-    With ``null_odds`` a question whose odds exceed ``no_answer_threshold`` counts as answered by nothing, and
-    ``best_exact``, ``best_exact_thresh``, ``best_f1``, ``best_f1_thresh`` say what the best threshold would give.
+    With ``null_odds`` a question whose odds exceed ``no_answer_threshold`` counts as unanswered, and
+    ``best_exact``, ``best_exact_thresh``, ``best_f1``, ``best_f1_thresh`` are the scores at the best thresholds.
     As in the official script a question without a prediction is left out of every total.
     """
-    exact, f1 = question_scores(predictions, references, has_unanswerable=True)
     answerable = {reference["id"]: bool(reference["answers"]["text"]) for reference in references}
     best = {}
     if null_odds is not None and exact:
         for name, scores in (("exact", exact), ("f1", f1)):
-            best[f"best_{name}"], best[f"best_{name}_thresh"] = best_threshold(
-                scores, predictions, null_odds, answerable
-            )
-            for key in scores:
-                if null_odds[key] > no_answer_threshold:
-                    scores[key] = float(not answerable[key])
+            score, threshold = best_threshold(scores, predictions, null_odds, answerable)
+            best |= {f"best_{name}": score, f"best_{name}_thresh": threshold}
+        exact, f1 = (
+            {
+                key: float(not answerable[key]) if null_odds[key] > no_answer_threshold else score
+                for key, score in scores.items()
+            }
+            for scores in (exact, f1)
+        )
     result = {}
     for prefix, keys in (
         ("", list(exact)),
@@ -123,12 +130,23 @@ def score_v2(
     return result | best
 
 
+def score_v2(
+    predictions: dict[str, str],
+    references: list[dict],
+    null_odds: dict[str, float] | None = None,
+    no_answer_threshold: float = 1.0,
+) -> dict[str, float]:
+    """Return the totals of SQuAD 2.0."""
+    exact, f1 = question_scores(predictions, references, has_unanswerable=True)
+    return totals_v2(exact, f1, predictions, references, null_odds, no_answer_threshold)
+
+
 class SquadMetric(evaluate.Metric):
     """``predictions``: dicts of ``id`` and ``prediction_text``; ``references``: dicts of ``id`` and ``answers``.
 
-    The library wants as many of the one as of the other: a question without a prediction has the text None.
-    For SQuAD 2.0 every prediction has a ``no_answer_probability`` too, a number of any scale or None, and
-    ``compute`` may be given the ``no_answer_threshold`` above which it counts as no answer.
+    ``evaluate`` requires as many predictions as references: a question without a prediction has the text None.
+    For SQuAD 2.0 every prediction also has a ``no_answer_probability``, a number of any scale or None, and ``compute``
+    takes the ``no_answer_threshold`` above which a question counts as unanswered.
     """
 
     def _info(self):

@@ -1,6 +1,7 @@
 """Questions and contexts to answers, as ``pipeline("question-answering")`` gave them before transformers 5.3."""
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
@@ -149,6 +150,22 @@ class QuestionAnswerer:
                 answers = best_answers(start[rows], end[rows], part, settings, options)
                 begin += len(part)
             yield answers if options.top_k > 1 else answers[0]
+
+
+def pipeline(task: str, model, tokenizer=None, **options) -> QuestionAnswerer:
+    """Return a ``QuestionAnswerer``, as ``transformers.pipeline("question-answering", ...)`` did before release 5.3.
+
+    Args:
+        model: a folder, a Hub id, or a loaded model, which needs its ``tokenizer``.
+        options: ``device``, ``revision`` and all that ``QuestionAnswerer.from_pretrained`` takes.
+    """
+    if task != "question-answering":
+        raise UserError(f"task {task!r} is not supported: only 'question-answering'")
+    if isinstance(model, (str, os.PathLike)):
+        return QuestionAnswerer.from_pretrained(str(model), **options)
+    if tokenizer is None:
+        raise UserError("a loaded model needs its tokenizer: pipeline(task, model=model, tokenizer=tokenizer)")
+    return QuestionAnswerer(model, tokenizer, DataArguments(), **options)
 
 
 def as_pairs(inputs: tuple, question, context) -> tuple[list[tuple[str, str]], bool]:

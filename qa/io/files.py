@@ -21,6 +21,12 @@ def make_folder(path: str) -> Path:
     return folder
 
 
+def require_file(path: str) -> None:
+    """Raise UserError unless ``path`` is a file."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: {'is a folder, not a file' if Path(path).is_dir() else 'no such file'}")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     try:

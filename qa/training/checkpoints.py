@@ -7,12 +7,14 @@ digests goes with it, so that a checkpoint that was torn later, by whatever caus
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from transformers import TrainingArguments
 
 from qa.io.run_folder import (
     FINISHED,
@@ -154,6 +156,16 @@ def publish(staged: Path, folder: Path) -> None:
 
 def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def count_checkpoints(args: TrainingArguments, windows: int) -> int:
+    """Return how many regular checkpoints a run over ``windows`` keeps at the most."""
+    steps = args.max_steps if args.max_steps > 0 else args.num_train_epochs * windows / args.train_batch_size
+    every = {"epoch": steps / args.num_train_epochs, "steps": args.save_steps, "best": 1}.get(
+        args.save_strategy.value, steps
+    )
+    count = max(1, math.ceil(steps / max(every, 1)))
+    return min(count, args.save_total_limit or count)
 
 
 def check_space(folder: Path, parameters: int, kept: int) -> None:

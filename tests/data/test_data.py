@@ -165,10 +165,10 @@ def test_unanswerable_questions_make_it_squad_2(tmp_path):
     args = DataArguments(train_file=str(path))
     split = load_splits(args, ("train",))["train"]
     assert args.version_2_with_negative is True and split.unanswerable == 1 and len(split.examples) == 2
-    said = "train: 2 questions read, 0 dropped, 2 examples, 1 without an answer"
+    said = "train: 2 questions read, 0 dropped, 2 examples, 1 unanswerable"
     assert describe(split, 2, {}, True) == f"{said} (scored as SQuAD 2.0), 2 windows"
     assert describe(split, 1, {1: "no token covers it"}, False) == (
-        "train: 2 questions read, 1 dropped (1 answer no token covers it), 1 examples, 1 without an answer, 1 windows"
+        "train: 2 questions read, 1 dropped (1 answer no token covers it), 1 examples, 1 unanswerable, 1 windows"
     )
 
 

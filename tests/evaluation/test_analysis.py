@@ -70,13 +70,13 @@ def test_groups_hold_every_question_once():
 @pytest.mark.parametrize(
     ("prediction", "golds", "exact", "f1", "nbest", "kind"),
     [
-        ("Ann", ["ann"], 1, 1, [], "right"),
-        ("", [], 1, 1, [], "right"),
-        ("of Ann", ["Ann Lee"], 0, 0.5, ["Ann Lee"], "other boundaries"),
-        ("Bob", ["Ann"], 0, 0, ["Bob", "the ann!"], "right one among the n best"),
-        ("Bob", ["Ann"], 0, 0, ["Bob"], "elsewhere"),
-        ("Bob", [], 0, 0, [], "answered, though there is no answer"),
-        ("", ["Ann"], 0, 0, ["", "Ann"], "not answered, though there is an answer"),
+        ("Ann", ["ann"], 1, 1, [], "correct"),
+        ("", [], 1, 1, [], "correct"),
+        ("of Ann", ["Ann Lee"], 0, 0.5, ["Ann Lee"], "wrong boundaries"),
+        ("Bob", ["Ann"], 0, 0, ["Bob", "the ann!"], "correct answer ranked lower"),
+        ("Bob", ["Ann"], 0, 0, ["Bob"], "no overlap"),
+        ("Bob", [], 0, 0, [], "answered an unanswerable question"),
+        ("", ["Ann"], 0, 0, ["", "Ann"], "no answer to an answerable question"),
     ],
 )
 def test_kinds_of_answers(prediction, golds, exact, f1, nbest, kind):

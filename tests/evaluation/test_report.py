@@ -8,11 +8,14 @@ import time
 
 import pytest
 from datasets import Dataset
+from helpers.commands import run
 
 import evaluate_qa
 from qa.data.splits import FEATURES
-from qa.evaluation.evaluator import Evaluation, detect_collapse, gold_answers, official_scores
-from qa.evaluation.report import compare_with, differences, render_report
+from qa.evaluation.collapse import detect_collapse
+from qa.evaluation.evaluator import Evaluation
+from qa.evaluation.report import compare_with, difference_rows, render_report
+from qa.evaluation.scores import Scores, gold_answers, score_predictions
 
 HOSTILE = '</script><script>document.title="broken"</script><!--<b>&amp;"\''
 ROWS = [
@@ -33,8 +36,12 @@ def make_evaluation(predictions=PREDICTIONS, rows=ROWS) -> Evaluation:
         "answers": [{"text": row[3], "answer_start": [row[2].index(text) for text in row[3]]} for row in rows],
     }
     examples = Dataset.from_dict(columns, features=FEATURES)
-    metrics = official_scores(predictions, gold_answers(examples), True)
-    return Evaluation(f"a {HOSTILE} model", examples, predictions, metrics, True)
+    scores = score_predictions(predictions, gold_answers(examples), True)
+    return Evaluation(f"a {HOSTILE} model", examples, predictions, scores, scores.totals, True)
+
+
+def scores_of(predictions: dict[str, str]) -> Scores:
+    return make_evaluation(predictions).scores
 
 
 def data_of(page: str) -> dict:
@@ -51,10 +58,10 @@ def test_every_question_is_listed_with_its_places_worst_first():
         assert context[row[4] : row[4] + len(row[3])] == row[3] == PREDICTIONS[key]
         assert [context[start : start + len(text)] for text, start in zip(row[5], row[6], strict=True)] == golds
     assert [data["kinds"][rows[key][9]] for key in PREDICTIONS] == [
-        "elsewhere",
-        "elsewhere",
-        "right",
-        "answered, though there is no answer",
+        "no overlap",
+        "no overlap",
+        "correct",
+        "answered an unanswerable question",
     ]
 
 
@@ -78,7 +85,8 @@ def test_the_numbers_are_those_of_the_metric():
 
 
 def test_comparison():
-    evaluation, others = make_evaluation(), {"q1": "Ann", "q2": "in Sollen", "q3": "x", "q4": "Nobody"}
+    evaluation = make_evaluation()
+    others = scores_of({"q1": "Ann", "q2": "in Sollen", "q3": "x", "q4": "Nobody"})
     comparison = compare_with(evaluation, "other", others)
     assert (comparison["gained"], comparison["lost"]) == (1, 1)
     assert comparison["exact"]["difference"] == 0 and comparison["f1"]["difference"] == pytest.approx(
@@ -86,14 +94,18 @@ def test_comparison():
     )
     page = render_report(evaluation, comparison, others)
     assert "Against other" in page and {row[12] for row in data_of(page)["rows"]} == {-1, 0, 1}
-    assert [name for name, _ in differences(comparison)] == ["EM against other", "F1 against other", "exact matches"]
+    assert [name for name, _ in difference_rows(comparison)] == [
+        "EM against other",
+        "F1 against other",
+        "exact matches",
+    ]
 
 
 def test_a_model_that_answers_all_alike_is_called_that():
     rows = [(f"q{i}", "Who?", f"Ann and Bob {i}", ["Bob"]) for i in range(40)]
     golden = {row[0]: ["Bob", "Ann", "and", str(i)][i % 4] for i, row in enumerate(rows)}
     assert detect_collapse(make_evaluation(golden, rows)) is None
-    assert "nothing to 100% of the questions that have an answer" in detect_collapse(
+    assert "no answer to 100% of the answerable questions" in detect_collapse(
         make_evaluation(dict.fromkeys(golden, ""), rows)
     )
     assert "same answer, 'and', to 95%" in detect_collapse(
@@ -120,7 +132,7 @@ def browser():
 
 def test_in_a_browser(browser, tmp_path):
     evaluation = make_evaluation()
-    others = PREDICTIONS | {"q1": "Ann"}
+    others = scores_of(PREDICTIONS | {"q1": "Ann"})
     path = tmp_path / "report.html"
     path.write_text(render_report(evaluation, compare_with(evaluation, "other", others), others), encoding="utf-8")
     browser.get(path.as_uri())
@@ -141,7 +153,7 @@ def test_in_a_browser(browser, tmp_path):
     assert len(cards()) == 0
     search.clear()
     search.send_keys(" ")
-    for kind, count in (("all wrong ones", 3), ("right", 1), ("lost", 1), ("all questions", 4)):
+    for kind, count in (("all errors", 3), ("correct", 1), ("lost", 1), ("all questions", 4)):
         option = next(o for o in browser.find_elements("css selector", "#kind option") if o.text == kind)
         option.click()
         assert len(cards()) == count, kind
@@ -154,8 +166,6 @@ def test_in_a_browser(browser, tmp_path):
 
 
 def test_all_published_predictions_open_at_once(browser, shared, tmp_path):
-    from test_end_to_end import run
-
     data = ("--validation_file", shared / "data/squad/dev-v1.1.json.gz", "--output_dir", tmp_path)
     run(evaluate_qa, "--predictions", shared / "data/predictions/v1.1-bert-large-ensemble.json.gz", *data)
     begun = time.perf_counter()

@@ -19,6 +19,7 @@ import transformers
 
 import train
 from qa.io.run_folder import FINISHED
+from qa.training.trainer import QATrainer
 
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate", "os.listdir"}
 
@@ -41,13 +42,13 @@ def attempt(folder: Path, argv: list[str], touches: int | None, steps: int | Non
         def on_step_end(self, *args, **kwargs):
             count("steps")
 
-    original = train.QATrainer.__init__
+    original = QATrainer.__init__
 
     def init(self, **kwargs):
         original(self, **kwargs)
         self.add_callback(Counter())
 
-    train.QATrainer.__init__ = init
+    QATrainer.__init__ = init
     if touches is not None:
         sys.addaudithook(hook)
     sys.argv = ["train.py", *argv]

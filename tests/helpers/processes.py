@@ -16,6 +16,7 @@ from pathlib import Path
 import transformers
 
 import train
+from qa.training.trainer import QATrainer
 
 RANK = int(os.environ["RANK"])
 
@@ -40,7 +41,7 @@ class Watch(transformers.TrainerCallback):
 
 
 def main(plan: Path) -> None:
-    init, score, seen = train.QATrainer.__init__, train.QATrainer.score, {}
+    init, score, seen = QATrainer.__init__, QATrainer.score, {}
 
     def watched(self, **kwargs):
         init(self, **kwargs)
@@ -51,7 +52,7 @@ def main(plan: Path) -> None:
         seen["rows"] = [len(part) for part in prediction.predictions]
         return score(self, prediction)
 
-    train.QATrainer.__init__, train.QATrainer.score, results = watched, scored, []
+    QATrainer.__init__, QATrainer.score, results = watched, scored, []
     for run in json.loads(plan.read_text()):
         seen.clear()
         seen |= {"status": 0, "f1": []}

@@ -23,7 +23,9 @@ from qa.data.documents import QuestionWindows, SpecialTokenTemplate, TokenizedCo
 from qa.data.windows import FEATURES, WindowArrays, WindowSettings, make_windows
 from qa.evaluation.evaluator import Evaluator
 from qa.inference import answerer as answerer_module
+from qa.inference.batch_file import answer_file
 from qa.inference.spans import find_candidates
+from qa.inference.terminal import mark_in_sentence
 from qa.runtime.errors import UserError
 
 CONTEXT = "It was long ago.  Zoë was born in Sollen in 1931. Mira and Arna were born in Ørby. " * 5
@@ -89,7 +91,7 @@ def test_every_form_of_input(answerer):
         (lambda a: a("q", "c", max_seq_len=2000), "max_seq_length 2000 is more than the model takes"),
         (lambda a: a("Where was Zoë born? " * 9, CONTEXT, max_seq_len=30, doc_stride=20), "too short: a question of"),
         (lambda a: ask.QuestionAnswerer(a.model, a.tokenizer, a.settings, "nowhere"), "device nowhere cannot be used"),
-        (lambda a: ask.pipeline("summarization", model="m"), "task 'summarization' is not known here"),
+        (lambda a: ask.pipeline("summarization", model="m"), "task 'summarization' is not supported"),
         (lambda a: ask.pipeline("question-answering", model=a.model), "needs its tokenizer"),
     ],
 )
@@ -294,7 +296,7 @@ def test_the_command_shows_the_answer_in_its_sentence(trained, answerer, tmp_pat
 )
 def test_sentences(context, answer, shown):
     start = context.index(answer)
-    assert ask.sentence(context, start, start + len(answer)) == shown
+    assert mark_in_sentence(context, start, start + len(answer)) == shown
 
 
 def test_a_file_of_questions(trained, answerer, tmp_path, capsys, monkeypatch):
@@ -324,7 +326,7 @@ def test_a_file_of_questions(trained, answerer, tmp_path, capsys, monkeypatch):
     (line,) = map(json.loads, output.read_text(encoding="utf-8").splitlines())
     assert line["id"] == "q0" and len(line["answers"]) == 2
     for content, message in (
-        ('{"question": "Who?"}', "line 1: has no `context`; give it there"),
+        ('{"question": "Who?"}', "line 1: has no `context`; add it, or give"),
         ('{"question": " "}', "no `question`"),
     ):
         source.write_text(content)
@@ -341,7 +343,7 @@ def test_an_interrupted_file_of_questions_keeps_what_it_has(answerer, tmp_path, 
 
     monkeypatch.setattr(answerer, "stream", stream)
     with pytest.raises(SystemExit) as stop:
-        ask.answer_file(answerer, [{"question": "a", "context": "b"}] * 2, tmp_path / "out.jsonl")
+        answer_file(answerer, [{"question": "a", "context": "b"}] * 2, tmp_path / "out.jsonl")
     assert stop.value.code == 130 and "out.jsonl.part" in capsys.readouterr().err
     assert read(tmp_path / "out.jsonl.part") == {"question": "a"} | first and not (tmp_path / "out.jsonl").exists()
 

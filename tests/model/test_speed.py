@@ -17,7 +17,6 @@ from transformers.activations import ACT2FN
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 import evaluate_qa
-import train
 from qa.model.device import wanted_precision
 from qa.model.loss import masked_loss
 from qa.model.optimizations import enable_albert_checkpointing, fuse_gelu, prepare_model
@@ -26,6 +25,7 @@ from qa.runtime.errors import UserError
 from qa.training.callbacks import detect_divergence, uniform_loss
 from qa.training.compilation import GRAPHS, compile_blocks, repeated_blocks
 from qa.training.oom_retry import split
+from qa.training.trainer import QATrainer
 
 SIZES = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 3, "intermediate_size": 64}
 SIZES |= {"vocab_size": 50, "hidden_act": "gelu_new"}
@@ -313,15 +313,15 @@ def test_failure_is_told_from_a_slow_start():
 
 
 def break_at(monkeypatch, number: int, change) -> None:
-    """Changes the loss of one training step of ``train.QATrainer``, counted from 1."""
-    original, calls = train.QATrainer.compute_loss, []
+    """Changes the loss of one training step of ``QATrainer``, counted from 1."""
+    original, calls = QATrainer.compute_loss, []
 
     def compute_loss(trainer, model, inputs, *args, **kwargs):
         calls.append(len(inputs["input_ids"]))
         loss = original(trainer, model, inputs, *args, **kwargs)
         return change(loss, calls) if len(calls) == number else loss
 
-    monkeypatch.setattr(train.QATrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(QATrainer, "compute_loss", compute_loss)
 
 
 @pytest.mark.parametrize("logging_steps", [1, 500])
@@ -375,13 +375,13 @@ def test_out_of_memory_is_the_same_step_in_smaller_parts(tiny_data, tiny_model, 
     sizes = []
     with monkeypatch.context() as patch:
         break_at(patch, 4, out_of_memory)
-        original = train.QATrainer.compute_loss
+        original = QATrainer.compute_loss
 
         def watch(trainer, model, inputs, *args, **kwargs):
             sizes.append(len(inputs["input_ids"]))
             return original(trainer, model, inputs, *args, **kwargs)
 
-        patch.setattr(train.QATrainer, "compute_loss", watch)
+        patch.setattr(QATrainer, "compute_loss", watch)
         train_tiny(tiny_data, tiny_model, tmp_path / "halved", *more)
     assert sizes[:10] == [3, 3, 3, 3, 2, 1, 2, 1, 2, 1], "both batches of the second step again, in parts"
     assert capsys.readouterr().err.count("out of memory; the step is repeated") == 1
@@ -415,7 +415,7 @@ def test_what_never_fits_ends_in_one_line(tiny_data, tiny_model, tmp_path, monke
     def compute_loss(*args, **kwargs):
         raise torch.OutOfMemoryError("simulated")
 
-    monkeypatch.setattr(train.QATrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(QATrainer, "compute_loss", compute_loss)
     with pytest.raises(UserError, match="out of GPU memory"):
         train_tiny(tiny_data, tiny_model, tmp_path / "run")
 

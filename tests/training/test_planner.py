@@ -11,7 +11,6 @@ from helpers.windows import LENGTHS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AlbertConfig, BertConfig
 
-import train
 from benchmarks.steps import kept_bytes
 from qa.model import memory
 from qa.model.memory import GIB, LiveBytes, of_evaluation, of_training
@@ -20,6 +19,7 @@ from qa.options.parser import parse_arguments
 from qa.runtime.errors import UserError
 from qa.training.planner import choose, epoch_of, make_plan
 from qa.training.sampling import LengthGroupedSampler
+from qa.training.trainer import QATrainer
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "hidden_act": "gelu_new"}
 BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
@@ -227,7 +227,7 @@ def test_the_chosen_plan_is_saved_and_used_again(tiny_data, tiny_model, tmp_path
     run, more = tmp_path / "run", ("--save_strategy", "steps", "--eval_strategy", "no", "--save_steps", 2)
     more += ("--load_best_model_at_end", "false", "--max_eval_samples", 2)
     with monkeypatch.context() as patch:
-        patch.setattr(train.QATrainer, "save_finished", lambda trainer: (_ for _ in ()).throw(UserError("cut off")))
+        patch.setattr(QATrainer, "save_finished", lambda trainer: (_ for _ in ()).throw(UserError("cut off")))
         with pytest.raises(UserError, match="cut off"):
             train_tiny(tiny_data, tiny_model, run, *more, "--gpu_memory_gb", 6)
     settings = yaml.safe_load((run / "checkpoint-6/settings.yaml").read_text())

@@ -22,6 +22,7 @@ from qa.io import run_folder
 from qa.options.arguments import REPOSITORY
 from qa.runtime.errors import UserError
 from qa.training import checkpoints
+from qa.training.trainer import QATrainer
 
 # Length-grouped batches of 4, accumulated by 2, dropout, three epochs of 5 steps; a checkpoint an epoch, and a
 # recovery checkpoint after every step.
@@ -142,7 +143,7 @@ class Interrupt:
                     if again:
                         signal.raise_signal(number)
 
-        trainer, original = None, train.QATrainer.__init__
+        trainer, original = None, QATrainer.__init__
 
         def init(self, **kwargs):
             nonlocal trainer
@@ -150,7 +151,7 @@ class Interrupt:
             original(self, **kwargs)
             self.add_callback(Callback())
 
-        monkeypatch.setattr(train.QATrainer, "__init__", init)
+        monkeypatch.setattr(QATrainer, "__init__", init)
 
 
 @pytest.mark.parametrize(
@@ -239,13 +240,13 @@ def interrupted(whole, tmp_path, monkeypatch):
 
 
 def test_recovery_checkpoints_come_by_the_clock_and_go(whole, tmp_path, monkeypatch):
-    kept, save = [], train.QATrainer._save_checkpoint
+    kept, save = [], QATrainer._save_checkpoint
 
     def watch(trainer, *args, **kwargs):
         save(trainer, *args, **kwargs)
         kept.append([path.name for path in run_folder.find_checkpoints(tmp_path / "run")])
 
-    monkeypatch.setattr(train.QATrainer, "_save_checkpoint", watch)
+    monkeypatch.setattr(QATrainer, "_save_checkpoint", watch)
     run(train, *whole[1](tmp_path / "run", *EVERY_STEP, "--save_total_limit", 9))
     recovered = [names[0] for names in kept if names[0].startswith("recovery")]
     assert recovered == [f"recovery-{step}" for step in range(1, 15) if step % 5], "never on an epoch's last step"
@@ -386,11 +387,11 @@ def test_interrupted_while_the_results_are_written(whole, tmp_path, monkeypatch,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, name, interrupt)
+        patch.setattr(f"qa.training.results.{name}", interrupt)
         with pytest.raises(SystemExit) as stopped:
             run(train, *argv(tmp_path / "run"))
     assert stopped.value.code == 130
-    assert f"run the same command again to go on from {tmp_path}/run/checkpoint-15" in capsys.readouterr().err
+    assert f"rerun the same command to resume from {tmp_path}/run/checkpoint-15" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"not finished: .* its newest checkpoint, .*checkpoint-15"):
         run(evaluate_qa, "--model_name_or_path", tmp_path / "run", "--output_dir", tmp_path / "x")
     run(train, *argv(tmp_path / "run"))
@@ -455,7 +456,7 @@ def test_a_full_disk_is_one_line_and_earlier_checkpoints_stay(whole, tmp_path, r
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no file system can be mounted here")
     try:
-        code = "import train; train.check_space = lambda *_: None; train.run_command(train.main)"
+        code = "import train, qa.training.run as run; run.check_space = lambda *_: None; train.run_command(train.main)"
         command = [sys.executable, "-c", code, *argv(disk / "run", "--save_total_limit", "9")]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

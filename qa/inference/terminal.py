@@ -1,0 +1,59 @@
+"""Answers on the terminal, and questions typed there."""
+
+import contextlib
+import re
+import textwrap
+
+from qa.inference.answerer import QuestionAnswerer
+from qa.runtime.console import table, warn
+from qa.runtime.errors import UserError
+
+WIDTH, NAMES = 80, 12  # columns of a table, and of its names with the space around them
+SENTENCE = re.compile(r"[.!?][\"'”’)\]]*\s+(?![a-z])|\n\s*\n|[。！？]")
+
+
+def mark_in_sentence(context: str, start: int, end: int) -> str:
+    """Return the sentence around the answer on one line, with the answer in brackets."""
+    begin = max((match.end() for match in SENTENCE.finditer(context) if match.end() <= start), default=0)
+    stop = next((match.end() for match in SENTENCE.finditer(context, end)), len(context))
+    parts = context[begin:start], f"[{context[start:end]}]", context[end:stop]
+    return " ".join("".join(parts).split())
+
+
+def format_answer(answer: dict, context: str) -> str:
+    """Return one answer as a table of at most ``WIDTH`` columns."""
+    rows = [("answer", " ".join(answer["answer"].split()) or "(none)"), ("score", f"{answer['score']:.4f}")]
+    if answer["answer"]:
+        rows.append(("position", f"characters {answer['start']} to {answer['end']}"))
+        lines = textwrap.wrap(
+            mark_in_sentence(context, answer["start"], answer["end"]), WIDTH - NAMES, break_on_hyphens=False
+        )
+        rows += [("sentence" if not number else "", line) for number, line in enumerate(lines)]
+    return table(rows)
+
+
+def print_answers(answers: dict | list[dict], context: str) -> None:
+    """Print one answer, or several one below the other."""
+    print(
+        "\n\n".join(format_answer(answer, context) for answer in (answers if isinstance(answers, list) else [answers]))
+    )
+
+
+def ask_repeatedly(answerer: QuestionAnswerer, context: str) -> None:
+    """Answer the questions that are typed, until an empty line or the end of input."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  line editing and history, where Python has them
+    print("Type a question; an empty line quits.")
+    while True:
+        try:
+            question = input("question: ").strip()
+        except EOFError:
+            print()
+            return
+        if not question:
+            return
+        try:
+            print_answers(answerer(question=question, context=context), context)
+        except UserError as error:  # such as a question that is too long for its window
+            warn(f"error: {error}")
+        print()

@@ -1,0 +1,67 @@
+"""Which options of evaluate_qa.py and ask.py need or exclude each other."""
+
+import os
+import sys
+from pathlib import Path
+
+from transformers import TrainingArguments
+
+from qa.io import run_folder
+from qa.io.files import require_file
+from qa.options.arguments import AskArguments, EvaluationArguments, ModelArguments
+from qa.runtime.errors import UserError
+
+
+def check_evaluation_options(
+    model_args: ModelArguments, args: TrainingArguments, eval_args: EvaluationArguments
+) -> None:
+    """Raise UserError unless there is one thing to evaluate; sets the default ``output_dir``."""
+    sources = [name for name in ("predictions", "logits") if getattr(eval_args, name)]
+    if len(sources) == 2 or (not sources and not model_args.model_name_or_path):
+        raise UserError("give one thing to evaluate: --model_name_or_path, --predictions or --logits")
+    if eval_args.predictions and model_args.model_name_or_path:
+        raise UserError("--predictions are scored without a model: leave out --model_name_or_path")
+    if eval_args.null_odds and not eval_args.predictions:
+        raise UserError("--null_odds goes with --predictions: a model and its logits give their own")
+    if eval_args.save_best_threshold and not Path(model_args.model_name_or_path or "").is_dir():
+        raise UserError("save_best_threshold needs --model_name_or_path FOLDER, the model to save it with")
+    if eval_args.save_logits:
+        if sources:
+            raise UserError("save_logits needs a model: without one there are no new logits to save")
+        path = Path(eval_args.save_logits)
+        if path.suffix != ".npz" or path.is_dir() or not os.access(path.parent, os.W_OK):
+            raise UserError(f"save_logits {eval_args.save_logits}: must be an .npz file in a writable folder")
+    if eval_args.compare is not None and not (Path(eval_args.compare) / run_folder.PREDICTIONS).is_file():
+        raise UserError(
+            f"compare {eval_args.compare!r}: must be the folder of another evaluation, with predictions.json"
+        )
+    if args.output_dir == TrainingArguments(None).output_dir:
+        if sources:
+            raise UserError(f"--{sources[0]} needs --output_dir, the folder for the results")
+        name = model_args.model_name_or_path
+        local = Path(name).is_dir()
+        args.output_dir = str(Path(name) / run_folder.EVALUATION) if local else f"{name.replace('/', '--')}-evaluation"
+
+
+def check_ask_options(model_args: ModelArguments, ask: AskArguments) -> None:
+    """Raise UserError unless a model, a question and a text are given, and files can be read and written."""
+    if not model_args.model_name_or_path:
+        raise UserError("no model given: --model_name_or_path my_qa_model")
+    if ask.input and ask.question:
+        raise UserError("give --question or --input, one of them")
+    if bool(ask.input) != bool(ask.output):
+        raise UserError("--input questions.jsonl and --output answers.jsonl go together")
+    if not ask.input and not ask.question and not sys.stdin.isatty():
+        raise UserError('no question given: --question "...", or --input FILE --output FILE for many')
+    both = ask.context is not None and ask.context_file is not None
+    if both or (not ask.input and ask.context is None and ask.context_file is None):
+        raise UserError("give the text as --context or as --context_file, one of them")
+    for path in (ask.context_file, ask.input):
+        if path:
+            require_file(path)
+    if ask.output:
+        output = Path(ask.output)
+        if output.is_dir() or not output.parent.is_dir():
+            raise UserError(f"output {ask.output}: must be a file in a folder that exists")
+        if output.exists() and output.samefile(ask.input):
+            raise UserError("--output must not be the file of --input")

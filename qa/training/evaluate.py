@@ -1,0 +1,99 @@
+"""Evaluate a model, logits saved from one, or a file of predictions: what evaluate_qa.py runs."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from transformers import TrainingArguments
+
+from qa.data.splits import Split
+from qa.data.window_cache import load_windows
+from qa.data.windows import WindowArrays, WindowSettings, check_lengths
+from qa.evaluation.evaluator import Evaluation, Evaluator, plain_metrics
+from qa.evaluation.inputs import read_logits, read_null_odds, read_predictions
+from qa.evaluation.scores import gold_answers, score_predictions
+from qa.model.device import fit_to_device
+from qa.model.loading import check_fit, load_config, load_model, load_tokenizer, position_limit
+from qa.options.arguments import DataArguments, ModelArguments
+from qa.runtime.errors import UserError
+from qa.training.trainer import QATrainer
+
+
+def evaluate_predictions(split: Split, has_unanswerable: bool, path: str, odds_path: str | None) -> Evaluation:
+    """Score a file of predictions; with null odds (SQuAD 2.0) also at the best thresholds."""
+    if odds_path and not has_unanswerable:
+        raise UserError("null_odds are for SQuAD 2.0: all these questions have an answer")
+    references = gold_answers(split.examples)
+    predictions = read_predictions(path, references)
+    odds = read_null_odds(odds_path, references) if odds_path else None
+    scores = score_predictions(predictions, references, has_unanswerable, odds)
+    return Evaluation(
+        name=Path(path).name,
+        examples=split.examples,
+        predictions=predictions,
+        scores=scores,
+        metrics=scores.totals,
+        has_unanswerable=has_unanswerable,
+        null_odds=odds,
+        best=scores if odds else None,
+    )
+
+
+def evaluate_model(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: TrainingArguments,
+    split: Split,
+    logits: str | None,
+    save_logits: str | None,
+) -> Evaluation:
+    """Answer the questions with a model, or from the file ``logits`` of an earlier run, and score the answers."""
+    tokenizer = load_tokenizer(model_args)
+    check_lengths(WindowSettings.from_args(data_args), tokenizer, None)
+    windows = load_windows(split.examples, tokenizer, data_args, model_args.cache_dir, "validation")
+    evaluator = Evaluator(split.examples, WindowArrays.from_dataset(windows), data_args)
+    if logits:
+        metrics = evaluator.of_logits(*read_logits(logits, evaluator.windows))
+    else:
+        metrics = run_model(model_args, args, windows, tokenizer, evaluator, save_logits)
+    name = logits or model_args.model_name_or_path
+    return evaluator.result(Path(name).resolve().name if Path(name).exists() else name, metrics)
+
+
+def run_model(
+    model_args: ModelArguments,
+    args: TrainingArguments,
+    windows: Dataset,
+    tokenizer,
+    evaluator: Evaluator,
+    save_logits: str | None,
+) -> dict[str, float]:
+    """Run the model on all windows and return the metrics; ends every process but the main one.
+
+    Args:
+        save_logits: path of an .npz file for the logits, in the order of the windows.
+    """
+    config = load_config(model_args)
+    check_fit(tokenizer, config)
+    check_lengths(WindowSettings.from_args(evaluator.args), tokenizer, position_limit(config))
+    args = dataclasses.replace(
+        fit_to_device(args), report_to="none", eval_strategy="no", load_best_model_at_end=False, push_to_hub=False
+    )
+    trainer = QATrainer(
+        model=load_model(model_args, config, training=False),
+        args=args,
+        eval_dataset=windows,
+        processing_class=tokenizer,
+        evaluator=evaluator,
+        pad_to=evaluator.args.max_seq_length if evaluator.args.pad_to_max_length else None,
+    )
+    trainer.keep_logits = bool(save_logits)
+    output = trainer.predict(windows, metric_key_prefix="eval")
+    if not trainer.is_world_process_zero():
+        sys.exit()  # the main process has all answers, and writes them
+    if save_logits:
+        start, end = trainer.in_order(output.predictions[6:])
+        np.savez(save_logits, start=start, end=end)
+    return plain_metrics(output.metrics, "eval")

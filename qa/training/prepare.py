@@ -1,0 +1,61 @@
+"""The data of a run: both splits read, checked and cut into windows, and what was dropped reported."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from datasets import Dataset
+
+from qa.data.splits import Split, load_splits
+from qa.data.statistics import check_dropped, describe, is_reachable
+from qa.data.window_cache import load_windows
+from qa.data.windows import WindowArrays, column
+from qa.evaluation.coverage import WindowStatistics, check_labels
+from qa.options.arguments import DataArguments, ModelArguments
+from qa.runtime.errors import UserError
+
+
+@dataclass
+class PreparedSplit:
+    """The questions of one split, and their windows as a dataset on disk."""
+
+    split: Split
+    windows: Dataset
+
+    @cached_property
+    def arrays(self) -> WindowArrays:
+        """The windows in memory: for validation, which needs all their offsets."""
+        return WindowArrays.from_dataset(self.windows)
+
+
+def prepare_splits(
+    tokenizer, model_args: ModelArguments, data_args: DataArguments, seed: int
+) -> dict[str, PreparedSplit]:
+    """Read, check and cut both splits into windows, and print a line on each.
+
+    Training questions whose answer lies whole in no window are dropped.
+
+    Raises:
+        UserError: a split is missing or unusable, the tokenizer's offsets are wrong, or too many questions are dropped.
+    """
+    splits = load_splits(data_args, ("train", "validation"), seed, model_args.cache_dir)
+    prepared, unreachable = {}, {}
+    for name in ("train", "validation"):
+        if name not in splits:
+            raise UserError(f"no {name} questions: give --{name}_file, or a --dataset_name that has that split")
+        examples = splits[name].examples
+        windows = load_windows(examples, tokenizer, data_args, model_args.cache_dir, name)
+        statistics = WindowStatistics.from_windows(examples, windows)
+        check_labels(name, statistics.label_f1)
+        prepared[name] = PreparedSplit(splits[name], windows)
+        unreachable[name] = statistics.unreachable if name == "train" else {}  # validation keeps and scores them
+    train = prepared["train"]
+    if unreachable["train"]:
+        kept = is_reachable(column(train.windows, "example_index"), unreachable["train"])
+        train.windows = train.windows.select(np.flatnonzero(kept))
+    if not len(train.windows):
+        raise UserError("no window holds any answer of the training split: raise max_seq_length")
+    check_dropped(train.split, unreachable["train"], data_args)
+    for name, part in prepared.items():
+        print(describe(part.split, len(part.windows), unreachable[name], bool(data_args.version_2_with_negative)))
+    return prepared

@@ -1,0 +1,86 @@
+"""The end of a run: the files that say it is finished and how good the model is, and the summary on the terminal."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from transformers.trainer_utils import TrainOutput
+
+from qa.evaluation.collapse import detect_collapse
+from qa.evaluation.evaluator import Evaluation, plain_metrics
+from qa.evaluation.figures import training_curves, write_picture
+from qa.evaluation.report import write_report
+from qa.evaluation.results import score_rows, write_evaluation
+from qa.hub.model_card import record_run
+from qa.io import run_folder
+from qa.io.files import write_json
+from qa.io.run_folder import FINISHED, REPORT, RUN
+from qa.runtime.console import table, warn
+from qa.training.checkpoints import remove_recoveries
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What is known of a run when its model is saved."""
+
+    trained: TrainOutput
+    evaluation: Evaluation  # of the saved model
+    log_history: list[dict]
+    settings: dict
+    seconds: float  # of training, with its evaluations
+    windows: int  # in the training split
+    resumed_from: int  # step; 0 for a run that was not resumed
+
+
+def write_results(output: Path, run: FinishedRun) -> None:
+    """Write evaluation, report, curves and records to ``output``; the mark of a finished run comes last."""
+    write_evaluation(output, run.evaluation)
+    write_report(output, run.evaluation)
+    write_picture(output / run_folder.CURVES, training_curves(run.log_history))
+    results = plain_metrics(run.trained.metrics, "train")
+    results |= {"global_step": run.trained.global_step, "features": run.windows, "resumed_from": run.resumed_from}
+    record = record_run(sys.argv, run.settings, run.seconds, peak_memory(), resumed=run.resumed_from > 0)
+    write_json(output / RUN, record)
+    write_json(output / FINISHED, results)
+    remove_recoveries(output, before=run.trained.global_step + 1)
+
+
+def print_results(output_dir: str, run: FinishedRun) -> None:
+    """Print scores, speed and the commands to go on with; warn if the model has collapsed."""
+    rows = score_rows(run.evaluation.metrics)
+    rows += [
+        ("training speed", f"{run.trained.metrics['train_samples_per_second']:.1f} windows per second"),
+        ("time", f"{format_duration(run.seconds)}, evaluations included"),
+        ("peak memory", peak_memory()),
+        ("model", output_dir),
+        ("report", str(Path(output_dir) / REPORT)),
+    ]
+    print("\n" + table(rows))
+    if warning := detect_collapse(run.evaluation):
+        warn(f"warning: training has failed: {warning}; try another seed, a lower learning_rate or warmup_steps: 0.1")
+    print(
+        f"\nnext:\n  python evaluate_qa.py --model_name_or_path {output_dir}\n"
+        f'  python ask.py --model_name_or_path {output_dir} --question "..." --context "..."'
+    )
+
+
+def peak_memory() -> str:
+    """Return the peak memory of the GPU, or of this process where there is none, as text."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the GPU"
+    if sys.platform == "win32":
+        peak = psutil.Process().memory_info().peak_wset
+    else:
+        import resource  # not on Windows
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return f"{peak / 2**30:.2f} GiB in the process"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time as hours and minutes, or minutes and seconds."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"

@@ -1,0 +1,131 @@
+"""One training run in its folder: start or resume it, train, save the model, write the results."""
+
+import dataclasses
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from transformers import PretrainedConfig, set_seed
+from transformers.trainer_utils import TrainOutput
+
+from qa.evaluation.evaluator import Evaluator, plain_metrics
+from qa.io.files import make_folder
+from qa.io.run_folder import find_checkpoints, step_of
+from qa.model.loading import load_model
+from qa.options.arguments import DataArguments, ModelArguments, TrainingOptions, as_settings
+from qa.runtime.console import warn
+from qa.runtime.distributed import on_main_process, share_batch
+from qa.runtime.errors import UserError, one_line
+from qa.training.checkpoints import check_space, count_checkpoints
+from qa.training.prepare import PreparedSplit
+from qa.training.results import FinishedRun, print_results, write_results
+from qa.training.resume import SignalHandler, TrainingInterrupted, find_start, lock_run_folder
+from qa.training.trainer import QATrainer
+
+
+def run_training(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: TrainingOptions,
+    tokenizer,
+    config: PretrainedConfig,
+    data: dict[str, PreparedSplit],
+) -> None:
+    """Train in ``args.output_dir``, which is locked meanwhile; Ctrl-C ends the process with status 130."""
+    output = make_folder(args.output_dir)
+    with lock_run_folder(output) if args.process_index == 0 else nullcontext():
+        try:
+            train_and_save(model_args, data_args, args, tokenizer, config, data)
+        except KeyboardInterrupt:
+            newest = next(iter(find_checkpoints(output)), "the beginning")
+            warn(f"interrupted: rerun the same command to resume from {newest}")
+            sys.exit(130)
+
+
+def train_and_save(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: TrainingOptions,
+    tokenizer,
+    config: PretrainedConfig,
+    data: dict[str, PreparedSplit],
+) -> None:
+    """Train from the newest checkpoint or from scratch, save the model, and write and print the results."""
+    windows, settings = data["train"].windows, run_settings(model_args, data_args, args)
+    group_size = args.per_device_train_batch_size * args.gradient_accumulation_steps  # before it is shared
+    args = share_batch(args, settings)
+    start = on_main_process(lambda: find_start(args, settings, windows._fingerprint))
+    if start and not start.is_dir():
+        raise UserError(f"{start} is not on this host: output_dir must be on a disk that all hosts share")
+    set_seed(args.seed)
+    model = load_model(model_args, config, training=True)
+    check_space(Path(args.output_dir), model.num_parameters(), count_checkpoints(args, len(windows)))
+    evaluator = Evaluator(data["validation"].split.examples, data["validation"].arrays, data_args)
+    stop = SignalHandler()
+    trainer = make_trainer(
+        model=model,
+        args=dataclasses.replace(args, push_to_hub=False),
+        train_dataset=windows,
+        eval_dataset=data["validation"].windows,
+        processing_class=tokenizer,
+        evaluator=evaluator,
+        settings=settings,
+        pad_to=data_args.max_seq_length if data_args.pad_to_max_length else None,
+        group_size=group_size,
+        stop=stop,
+    )
+    started = time.perf_counter()
+    with stop:
+        trained = train(trainer, start)
+    seconds = time.perf_counter() - started
+    metrics = plain_metrics(trainer.final_metrics(), "eval")
+
+    trainer.save_finished()
+    if trainer.is_world_process_zero():
+        output = Path(args.output_dir)
+        evaluation = evaluator.result(output.resolve().name, metrics)
+        resumed_from, history = step_of(start) if start else 0, trainer.state.log_history
+        run = FinishedRun(trained, evaluation, history, settings, seconds, len(windows), resumed_from)
+        write_results(output, run)
+        print_results(args.output_dir, run)
+
+
+def run_settings(model_args: ModelArguments, data_args: DataArguments, args: TrainingOptions) -> dict:
+    """Return the settings that are saved with the model, with the full paths of the data files."""
+    settings = as_settings(model_args, data_args, args)
+    for name in ("train_file", "validation_file"):
+        settings[name] = full_path(settings[name])
+    return settings
+
+
+def full_path(name: str | list | None) -> str | list | None:
+    """Return the full path of a file, or of each of several."""
+    if isinstance(name, list):
+        return [full_path(each) for each in name]
+    return name and str(Path(name).expanduser().resolve())
+
+
+def make_trainer(**kwargs) -> QATrainer:
+    """Return the trainer; options that need a package which is not installed become a UserError."""
+    try:
+        return QATrainer(**kwargs)
+    except (ImportError, ValueError, RuntimeError) as error:
+        raise UserError(f"training cannot start: {one_line(error)}") from error
+
+
+def train(trainer: QATrainer, start: Path | None) -> TrainOutput:
+    """Train from the checkpoint ``start`` or from scratch; foreseeable errors become a UserError."""
+    try:
+        return trainer.train(resume_from_checkpoint=str(start) if start else None)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            "out of GPU memory: --gpu_memory_gb auto finds batches that fit, with activation checkpointing if needed;"
+            " or take a smaller model, lower max_seq_length, or lower per_device_eval_batch_size"
+        ) from None
+    except (ImportError, ValueError) as error:  # options that the model or the installed packages do not allow
+        raise UserError(f"training cannot start: {one_line(error)}") from error
+    except TrainingInterrupted as stopped:
+        warn(str(stopped))
+        sys.exit(stopped.status)
