@@ -37,7 +37,7 @@ def read_by_id(path: str, references: list[dict], kinds: tuple[type, ...], what:
             raise UserError(f"{path}: the {what} of {key} is not {kind}: {json.dumps(value)[:40]}")
     known = {reference["id"] for reference in references}
     if not known & values.keys():
-        raise UserError(f"{path}: none of its ids is among the {len(known):,} questions: is it for other data?")
+        raise UserError(f"{path}: has no {what} for any of the {len(known):,} questions; is it for other data?")
     return values
 
 

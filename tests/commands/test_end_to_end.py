@@ -76,7 +76,7 @@ def test_the_folder_holds_a_report_and_the_curves(trained):
 
     page = (trained / "report.html").read_text(encoding="utf-8")
     assert f"<b>{read(trained / 'eval_results.json')['f1']:.2f}</b> F1" in page
-    assert "the most that labels, windows and limits allow" in page and "Can its confidence be trusted?" in page
+    assert "ceiling: perfect logits with these windows and limits" in page and "<h2>Calibration</h2>" in page
     with Image.open(trained / "curves.png") as picture:
         assert picture.format == "PNG" and picture.width > 1000
         assert len({colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}) > 20, "something is drawn"
@@ -149,9 +149,9 @@ def test_squad_2_with_its_best_threshold_kept_and_used(has_unanswerable, tiny_da
             assert reached["f1"] == pytest.approx(best["best_f1"])
         else:  # an answer such as "a" counts as none for the official scores, and as one for their best threshold
             assert reached["f1"] >= best["best_f1"]
-        assert "Which threshold?" in (again / "report.html").read_text()
+        assert "No-answer threshold" in (again / "report.html").read_text()
     else:
-        with pytest.raises(UserError, match="no threshold scores better .* than leaving all of them unanswered"):
+        with pytest.raises(UserError, match=r"no threshold scores better .* than leaving all of them unanswered"):
             run(evaluate_qa, *keep)
 
     run(
@@ -184,7 +184,7 @@ def test_published_style_null_odds(has_unanswerable, tmp_path, capsys):
     results = read(tmp_path / "out/eval_results.json")
     assert results["exact"] == 62.5 and results["best_exact"] == 100 and results["best_exact_thresh"] == 0.1
     for content, message in (
-        ({"x": 1}, "of none of the 16"),
+        ({"x": 1}, "no null odds for any of the 16"),
         (odds | {questions[0]["id"]: "1"}, "is not a finite number: "),
         (dict(list(odds.items())[1:]), "1 questions have no null odds"),
     ):
@@ -354,7 +354,7 @@ def test_missing_weights_stop_the_run(trained, tiny_data, tmp_path):
         (
             evaluate_qa,
             ("--model_name_or_path", "m", "--save_logits", "nowhere/x.npz"),
-            "in a folder that can be written",
+            "in a writable folder",
         ),
     ],
 )
@@ -370,9 +370,9 @@ def test_each_mistake_is_one_clear_line(command, argv, message, tmp_path, monkey
     ("content", "message"),
     [
         ("{", "line 1: not JSON"),
-        ("[]", "must be an object that maps"),
+        ("[]", "must be a JSON object that maps"),
         ('{"q40": 3}', "the answer of q40 is not text: 3"),
-        ('{"other": "x"}', "has the answer of none of the 16 questions"),
+        ('{"other": "x"}', "has no answer for any of the 16 questions"),
     ],
 )
 def test_bad_predictions_file(tiny_data, tmp_path, content, message):

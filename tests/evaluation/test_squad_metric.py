@@ -5,6 +5,7 @@ import json
 
 import evaluate
 import pytest
+from helpers.published import PUBLISHED
 
 from qa.evaluation import squad_metric
 from qa.evaluation.squad_metric import best_scores, f1_score, normalize_answer
@@ -94,34 +95,9 @@ def test_loads_without_network_in_an_empty_cache(tmp_path):
     assert done.stdout.decode().strip() == "{'exact_match': 100.0, 'f1': 100.0}", done.stderr.decode()
 
 
-@pytest.mark.parametrize(
-    ("data", "system", "config", "expected"),
-    [
-        (
-            "dev-v1.1",
-            "v1.1-bert-large-ensemble",
-            "squad",
-            {"exact_match": 86.20624408703878, "f1": 92.19557978351129},
-        ),
-        (
-            "dev-v2.0",
-            "v2.0-nlnet",
-            "squad_v2",
-            {
-                "exact": 75.82750779078582,  # 9,003 of 11,873: 4,127 with and 4,876 without an answer
-                "f1": 78.77776770381455,
-                "total": 11873,
-                "HasAns_exact": 69.61875843454791,
-                "HasAns_f1": 75.52773885752195,
-                "HasAns_total": 5928,
-                "NoAns_exact": 82.01850294365012,
-                "NoAns_f1": 82.01850294365012,
-                "NoAns_total": 5945,
-            },
-        ),
-    ],
-)
-def test_published_systems_score_to_the_last_digit(shared, data, system, config, expected):
+@pytest.mark.parametrize("config", PUBLISHED)
+def test_published_systems_score_to_the_last_digit(shared, config):
+    data, system, expected = PUBLISHED[config]
     with gzip.open(shared / f"data/squad/{data}.json.gz") as file:
         articles = json.load(file)["data"]
     golds = {
