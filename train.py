@@ -29,7 +29,7 @@ from qa.runtime.process import run_command
 from qa.training.planner import plan_run
 from qa.training.prepare import prepare_splits
 from qa.training.resume import check_output_folder
-from qa.training.run import run_training
+from qa.training.run import locked_output_folder, run_training
 
 
 def main() -> None:
@@ -58,7 +58,8 @@ def main() -> None:
     args = plan_run(config, args, data["train"].windows["length"][:], precision, pad_to)
     if args.plan:
         return
-    run_training(model_args, data_args, args, tokenizer, config, data)
+    with locked_output_folder(args):
+        run_training(model_args, data_args, args, tokenizer, config, data)
     if args.push_to_hub and args.process_index == 0:
         print(f"published: {hub.push(Path(args.output_dir), hub.Target.from_args(args))}")
 

@@ -3,7 +3,8 @@
 import dataclasses
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -25,26 +26,20 @@ from qa.training.resume import SignalHandler, TrainingInterrupted, find_start, l
 from qa.training.trainer import QATrainer
 
 
-def run_training(
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    args: TrainingOptions,
-    tokenizer,
-    config: PretrainedConfig,
-    data: dict[str, PreparedSplit],
-) -> None:
-    """Train in ``args.output_dir``, which is locked meanwhile; Ctrl-C ends the process with status 130."""
+@contextmanager
+def locked_output_folder(args: TrainingOptions) -> Iterator[None]:
+    """Make ``output_dir`` and lock it for this run; Ctrl-C ends the process with status 130."""
     output = make_folder(args.output_dir)
     with lock_run_folder(output) if args.process_index == 0 else nullcontext():
         try:
-            train_and_save(model_args, data_args, args, tokenizer, config, data)
+            yield
         except KeyboardInterrupt:
             newest = next(iter(find_checkpoints(output)), "the beginning")
             warn(f"interrupted: rerun the same command to resume from {newest}")
             sys.exit(130)
 
 
-def train_and_save(
+def run_training(
     model_args: ModelArguments,
     data_args: DataArguments,
     args: TrainingOptions,
