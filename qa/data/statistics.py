@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from qa.data.checks import Problem
-from qa.data.splits import CHOSEN, Split, count_problems
+from qa.data.examples import CHOSEN, Split, count_problems
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
 

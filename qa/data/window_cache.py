@@ -1,21 +1,18 @@
 """Windows on disk: made once, found again by what they are made of."""
 
 import hashlib
-import io
 import json
 from dataclasses import asdict
 from pathlib import Path
 
-import datasets
-import pyarrow as pa
 import tokenizers
 from datasets import Dataset
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from qa.data import windows
+from qa.data.cache import cache_folder, table_key
 from qa.options.arguments import DataArguments
-from qa.runtime.errors import UserError
 
 
 def content_key(examples: Dataset, tokenizer: PreTrainedTokenizerBase, settings: windows.WindowSettings) -> str:
@@ -26,39 +23,6 @@ def content_key(examples: Dataset, tokenizer: PreTrainedTokenizerBase, settings:
     digest.update(json.dumps([backend, tokenizer.padding_side, asdict(settings), tokenizers.__version__]).encode())
     digest.update(table_key(examples.data.table).encode())
     return digest.hexdigest()[:32]
-
-
-class Digest(io.RawIOBase):
-    """A file that keeps of what is written only its SHA-256."""
-
-    def __init__(self):
-        self.sha256 = hashlib.sha256()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data) -> int:
-        self.sha256.update(data)
-        return len(data)
-
-
-def table_key(table: pa.Table) -> str:
-    """Names a table by its content, which is never in memory as a whole."""
-    table, sink = table.replace_schema_metadata(None), Digest()
-    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), table.schema) as writer:
-        for batch in table.to_batches():
-            writer.write_batch(batch)
-    return sink.sha256.hexdigest()
-
-
-def cache_folder(cache_dir: str | None, name: str) -> Path:
-    """Raises UserError where the folder cannot be made."""
-    folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser() / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}; set --cache_dir to another folder") from None
-    return folder
 
 
 def load_windows(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset
 
-from qa.data.splits import Split
+from qa.data.examples import Split
 from qa.data.statistics import count_questions, is_reachable
 from qa.data.windows import WindowArrays, column, first_answer
 from qa.evaluation.evaluator import Evaluator

@@ -1,4 +1,4 @@
-"""The demo: what its generator promises, and (slow) the whole path as the README has it."""
+"""The demo data, and (slow) training on it with the commands of the README."""
 
 import json
 import re
@@ -20,16 +20,16 @@ def demo(tmp_path_factory):
     return folder
 
 
-def test_same_seed_same_bytes(demo, tmp_path):
+def test_the_same_seed_writes_the_same_bytes(demo, tmp_path):
     write_demo(tmp_path / "again")
     write_demo(tmp_path / "other", seed=1)
     for path in demo.iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
     assert (demo / "train.json").read_bytes() != (tmp_path / "other/train.json").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "other"], "nothing half written stays"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "other"], "no temporary folder is left"
 
 
-def test_every_answer_stands_at_its_offset_and_the_splits_share_none(demo):
+def test_answers_are_at_their_offsets_and_not_shared_between_splits(demo):
     args = DataArguments(train_file=str(demo / "train.json"), validation_file=str(demo / "validation.json"))
     splits = load_splits(args, ("train", "validation"))
     names = {}
@@ -41,7 +41,7 @@ def test_every_answer_stands_at_its_offset_and_the_splits_share_none(demo):
     assert names["train"] & names["validation"] == {"The", "In"}
 
 
-def test_names_are_unknown_to_the_tokenizer(demo):
+def test_the_tokenizer_does_not_know_the_names(demo):
     tokenizer = AutoTokenizer.from_pretrained(demo)
     text = "Mirel Tasko was born in Pordana in 1873."
     encoded = tokenizer("Who?", text, return_offsets_mapping=True)
@@ -61,14 +61,14 @@ def python(*argv, cwd) -> str:
 
 
 @pytest.mark.slow
-def test_the_whole_path(tmp_path):
+def test_train_and_ask(tmp_path):
     printed = python(REPOSITORY / "train.py", "--config", REPOSITORY / "configs/demo.yaml", cwd=tmp_path)
     results = json.loads((tmp_path / "demo_model/eval_results.json").read_text())
     assert results["exact_match"] >= 90 and results["examples"] == 500
     assert f"{results['exact_match']:.2f}" in printed and "ask.py --model_name_or_path demo_model" in printed
     history = [json.loads(path.read_text())["log_history"] for path in tmp_path.glob("demo_model/*/trainer_state.json")]
     losses = [entry["loss"] for entry in max(history, key=len) if "loss" in entry]
-    assert losses[-1] < 0.2 * losses[0], "the loss really falls"
+    assert losses[-1] < 0.2 * losses[0], "the loss falls"
 
     context = "Pordana lies on the river Welu. Mirel was a baker by trade. The mayor of Pordana is Hedo."
     for question, answer in (
@@ -83,7 +83,7 @@ def test_the_whole_path(tmp_path):
 
 @pytest.mark.slow
 def test_a_model_learns_to_leave_questions_unanswered(tmp_path):
-    """Trained, its best threshold found, kept with it, used by the next evaluation, and shown in the report."""
+    """The best threshold is found, saved with the model, used by the next evaluation, and shown in the report."""
     python(REPOSITORY / "train.py", "--config", REPOSITORY / "configs/demo_v2.yaml", cwd=tmp_path)
     evaluate = (REPOSITORY / "evaluate_qa.py", "--model_name_or_path", "demo_model_v2")
     first = json.loads((tmp_path / "demo_model_v2/eval_results.json").read_text())

@@ -32,7 +32,7 @@ def question(key, answer="Sollen", **more) -> dict:
 
 
 @pytest.fixture
-def three(tmp_path):
+def three_files(tmp_path):
     """SQuAD 1.1 in nested JSON, SQuAD 2.0 in JSON lines, and CSV, with 12, 7 and 5 questions."""
     questions = [(CONTEXT, f"Question {number}?", "Sollen") for number in range(12)]
     (tmp_path / "a.json").write_text(json.dumps(squad(questions)))
@@ -49,47 +49,56 @@ def three(tmp_path):
     return [str(tmp_path / name) for name in ("a.json", "b.jsonl", "c.csv")]
 
 
-def test_sources_are_read_one_after_the_other_and_counted(three):
-    split = load_splits(DataArguments(train_file=three), ("train",))["train"]
+def test_sources_are_read_in_order_and_counted(three_files):
+    split = load_splits(DataArguments(train_file=three_files), ("train",))["train"]
     counts = [(source.name, source.read, source.dropped) for source in split.sources]
-    assert counts == [(three[0], 12, 0), (three[1], 7, 1), (three[2], 5, 0)]
+    assert counts == [(three_files[0], 12, 0), (three_files[1], 7, 1), (three_files[2], 5, 0)]
     assert split.read == 24 and len(split.examples) == 23 and split.unanswerable == 2
     ids = [f"q{number}" for number in range(12)] + [f"q{number}" for number in range(6)] + list("01234")
-    assert split.examples["id"][:] == ids, "an id may stand in two sources"
+    assert split.examples["id"][:] == ids, "two sources may use the same id"
     assert list(split.source_index) == [0] * 12 + [1] * 6 + [2] * 5
-    again = load_splits(DataArguments(train_file=three), ("train",))["train"]
+    again = load_splits(DataArguments(train_file=three_files), ("train",))["train"]
     assert again.examples[:] == split.examples[:]
 
 
-def test_each_source_has_its_own_limit(three):
-    args = DataArguments(train_file=three, max_train_samples_per_source=[4, 0, 2])
+def test_each_source_has_its_own_limit(three_files):
+    args = DataArguments(train_file=three_files, max_train_samples_per_source=[4, 0, 2])
     split = read_splits(args, ("train",))["train"]
     assert [source.read for source in split.sources] == [4, 7, 2]
-    args = DataArguments(train_file=three, max_train_samples_per_source=[4, 0, 2], max_train_samples=6)
+    args = DataArguments(train_file=three_files, max_train_samples_per_source=[4, 0, 2], max_train_samples=6)
     assert [source.read for source in read_splits(args, ("train",))["train"].sources] == [4, 2, 0]
     with pytest.raises(UserError, match="max_train_samples_per_source needs a number for each source"):
-        DataArguments(train_file=three, max_train_samples_per_source=[4])
+        DataArguments(train_file=three_files, max_train_samples_per_source=[4])
 
 
-def test_a_source_with_nothing_usable_is_named(three, tmp_path):
+def test_a_source_without_usable_questions_is_reported(three_files, tmp_path):
     (tmp_path / "bad.jsonl").write_text(json.dumps(question("q", "Oslo")) + "\n")
     with pytest.raises(UserError, match=r"bad\.jsonl: no usable question among 1; the first: .*'Oslo' is not at -1"):
-        load_splits(DataArguments(train_file=[*three, str(tmp_path / "bad.jsonl")], max_dropped=1), ("train",))
+        load_splits(DataArguments(train_file=[*three_files, str(tmp_path / "bad.jsonl")], max_dropped=1), ("train",))
 
 
-def test_preprocess_and_train_report_each_source(three, tiny_model, tmp_path, capsys):
-    files = ("--train_file", *three, "--validation_file", three[0], "--max_dropped", 0.1, "--cache_dir", tmp_path / "c")
+def test_preprocess_and_train_report_each_source(three_files, tiny_model, tmp_path, capsys):
+    files = (
+        "--train_file",
+        *three_files,
+        "--validation_file",
+        three_files[0],
+        "--max_dropped",
+        0.1,
+        "--cache_dir",
+        tmp_path / "c",
+    )
     run(preprocess, "--tokenizer_name", tiny_model, *files, *SMALL, "--output_dir", tmp_path / "out")
     summary = read(tmp_path / "out/summary.json")["train"]
     assert [part["read"] for part in summary["sources"]] == [12, 7, 5]
     assert [part["dropped"] for part in summary["sources"]] == [0, 1, 0]
     for name in ("read", "dropped", "examples"):
         assert sum(part[name] for part in summary["sources"]) == summary[name]
-    assert f"{three[1]}: 7 read, 1 dropped, 6 used" in capsys.readouterr().out
+    assert f"{three_files[1]}: 7 read, 1 dropped, 6 used" in capsys.readouterr().out
     more = ("--config_name", tiny_model, "--output_dir", tmp_path / "run", "--report_to", "none", "--max_steps", 1)
     run(train, *files, *more, *SMALL)
-    assert f"  {three[1]}: 7 read, 1 dropped, 6 examples\n" in capsys.readouterr().out
-    assert yaml.safe_load((tmp_path / "run/settings.yaml").read_text())["train_file"] == three
+    assert f"  {three_files[1]}: 7 read, 1 dropped, 6 examples\n" in capsys.readouterr().out
+    assert yaml.safe_load((tmp_path / "run/settings.yaml").read_text())["train_file"] == three_files
     run(train, "--config", tmp_path / "run/settings.yaml", "--output_dir", tmp_path / "again")
     assert (tmp_path / "again/predictions.json").read_text() == (tmp_path / "run/predictions.json").read_text()
 
@@ -99,17 +108,17 @@ def parse(tmp_path, text: str, *argv) -> DataArguments:
     return parse_arguments(ALL, ["--config", str(tmp_path / "c.yaml"), *argv])[1]
 
 
-def test_lists_on_every_level(tmp_path):
+def test_options_that_take_several_values(tmp_path):
     text = "dataset_name: [a/b, c/d]\ndataset_config_name: [null, x]\nmax_train_samples_per_source: [0, 5]\n"
     data = parse(tmp_path, text)
     assert data.dataset_name == ["a/b", "c/d"] and data.dataset_config_name == ["null", "x"]
     assert data.max_train_samples_per_source == [0, 5]
     settings = tmp_path / "settings.yaml"
     settings.write_text(yaml.safe_dump(as_settings(data)))
-    assert parse(tmp_path, settings.read_text()) == data, "settings.yaml is read back"
+    assert parse(tmp_path, settings.read_text()) == data, "settings.yaml can be read back"
     assert asdict(parse(tmp_path, text, "--train_file", "a.json", "b.json")) == asdict(
         DataArguments(train_file=["a.json", "b.json"])
-    ), "what belongs to other sources is gone"
+    ), "options of the replaced sources are reset"
     assert as_settings(parse(tmp_path, "train_file: a.json"))["train_file"] == "a.json"
     with pytest.raises(UserError, match="train_file is given twice: write --train_file and then all its values"):
         parse(tmp_path, "", "--train_file", "a.json", "--train_file=b.json")
@@ -117,7 +126,7 @@ def test_lists_on_every_level(tmp_path):
         parse(tmp_path, "columns: [query]")
 
 
-def test_datasets_are_mixed_and_the_first_has_the_validation(tmp_path):
+def test_the_first_of_several_datasets_is_used_for_validation(tmp_path):
     for name, size in (("one", 6), ("two", 3)):
         for split in ("train", "validation"):
             rows = [question(f"{name}-{split}-{number}") for number in range(size)]
@@ -133,16 +142,16 @@ def test_datasets_are_mixed_and_the_first_has_the_validation(tmp_path):
         read_splits(DataArguments(dataset_name=names, dataset_config_name="x"), ("train",))
 
 
-def test_a_test_split_stands_in_for_validation(tmp_path, capsys):
+def test_the_test_split_replaces_a_missing_validation_split(tmp_path, capsys):
     for split in ("train", "test"):
         Dataset.from_list([question(7)]).to_parquet(tmp_path / f"{split}.parquet")
     args = DataArguments(dataset_name=str(tmp_path))
     split = read_splits(args, ("validation",), cache_dir=str(tmp_path / "cache"))["validation"]
     assert split.examples["id"][:] == ["7"]
-    assert "has no validation split: its test split is taken" in capsys.readouterr().err
+    assert "has no validation split: using its test split" in capsys.readouterr().err
 
 
-# Made-up rows with the columns and types of the datasets' viewers.
+# Synthetic rows with the columns and types that the dataset viewers show.
 SHAPES = {
     "adversarial_qa": {"title": "Mira", "metadata": {"split": "train", "model_in_the_loop": "Combined"}},
     "covid_qa_deepset": {"id": 262, "document_id": 630, "is_impossible": False},
@@ -160,7 +169,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_well_known_columns_need_no_option(name, tmp_path):
+def test_columns_of_well_known_datasets_need_no_option(name, tmp_path):
     row = question("q") | SHAPES[name]
     Dataset.from_list([row] * 1).to_parquet(tmp_path / "train.parquet")
     split = load_splits(DataArguments(dataset_name=str(tmp_path)), ("train",), cache_dir=str(tmp_path / "c"))["train"]
@@ -170,7 +179,7 @@ def test_well_known_columns_need_no_option(name, tmp_path):
     assert example["context"][start : start + len(text)] == text and text in ("Sollen", "솔렌")
 
 
-def test_other_columns_by_one_option(tmp_path):
+def test_columns_with_other_names(tmp_path):
     row = question(1)
     row = {"key": 1, "passage": row["context"], "query": row["question"], "labels": row["answers"]}
     (tmp_path / "a.jsonl").write_text(json.dumps(row))
@@ -179,7 +188,7 @@ def test_other_columns_by_one_option(tmp_path):
     assert split.examples[0]["question"] == row["query"] and split.examples[0]["id"] == "1"
 
 
-def test_the_card_lists_all_datasets(tmp_path):
+def test_the_card_lists_every_dataset(tmp_path):
     data = DataArguments(dataset_name=["rajpurkar/squad", "UCLNLP/adversarial_qa"], dataset_config_name=["null", "x"])
     settings = as_settings(ModelArguments(model_name_or_path="albert/albert-base-v2"), data)
     write_yaml(tmp_path / "settings.yaml", settings)
@@ -194,8 +203,8 @@ def test_the_card_lists_all_datasets(tmp_path):
     assert "fine-tuned on SQuAD 1.1 and UCLNLP/adversarial_qa" in card.text
 
 
-def test_parts_of_a_split_give_the_figures_of_the_whole(three, tiny_model, tmp_path, monkeypatch):
-    """Questions and windows are looked at part by part, so that they need not fit in memory."""
+def test_statistics_do_not_depend_on_the_chunk_size(three_files, tiny_model, tmp_path, monkeypatch):
+    """Questions and windows are processed in chunks, so that they need not fit in memory."""
     from transformers import AutoTokenizer
 
     from qa.data import windows
@@ -203,7 +212,7 @@ def test_parts_of_a_split_give_the_figures_of_the_whole(three, tiny_model, tmp_p
     from qa.evaluation.coverage import WindowStatistics
 
     lengths = {"max_seq_length": 11, "doc_stride": 0, "max_query_length": 3, "first_window_only": True}
-    args = DataArguments(train_file=three[1:], **lengths)
+    args = DataArguments(train_file=three_files[1:], **lengths)
     split = load_splits(args, ("train",), cache_dir=str(tmp_path))["train"]
     features = load_windows(split.examples, AutoTokenizer.from_pretrained(tiny_model), args, str(tmp_path), "train")
     whole = WindowStatistics.from_windows(split.examples, features, args)
@@ -215,41 +224,41 @@ def test_parts_of_a_split_give_the_figures_of_the_whole(three, tiny_model, tmp_p
         assert parts.ceiling[name] == pytest.approx(whole.ceiling[name]), name
 
 
-def test_files_are_read_piece_by_piece(tmp_path, monkeypatch):
-    """JSON lines, CSV and Parquet longer than what is read at once, and an error far from the beginning."""
-    from qa.data import formats as reading
+def test_files_longer_than_the_read_buffer(tmp_path, monkeypatch):
+    """JSON lines and Parquet longer than one read, and an encoding error far from the beginning."""
+    from qa.data import formats
 
-    monkeypatch.setattr(reading, "BLOCK", 7)
-    monkeypatch.setattr(reading, "ROWS", 3)
+    monkeypatch.setattr(formats, "BLOCK_BYTES", 7)
+    monkeypatch.setattr(formats, "BATCH_ROWS", 3)
     rows = [question(f"é{number}") for number in range(40)]
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8-sig")
     Dataset.from_list(rows).to_parquet(tmp_path / "a.parquet")
     for name in ("a.jsonl", "a.parquet"):
-        read_rows = [row for _, row in reading.read_file(str(tmp_path / name))]
+        read_rows = [row for _, row in formats.read_file(str(tmp_path / name))]
         assert read_rows == rows
-    places = [place for place, _ in reading.read_file(str(tmp_path / "a.jsonl"))]
+    places = [place for place, _ in formats.read_file(str(tmp_path / "a.jsonl"))]
     assert places[-1].endswith("a.jsonl, line 40")
-    torn = "\n".join(lines).encode()
-    at = torn.index("é39".encode()) + 1
-    (tmp_path / "torn.jsonl").write_bytes(torn[:at] + torn[at + 1 :])
+    text = "\n".join(lines).encode()
+    at = text.index("é39".encode()) + 1
+    (tmp_path / "invalid.jsonl").write_bytes(text[:at] + text[at + 1 :])
     with pytest.raises(UserError, match=f"not UTF-8 at byte {at - 1}; save it as UTF-8"):
-        list(reading.read_file(str(tmp_path / "torn.jsonl")))
+        list(formats.read_file(str(tmp_path / "invalid.jsonl")))
 
 
-def test_ids_that_stand_twice_are_found_without_keeping_them(tmp_path):
+def test_duplicate_ids_in_training_are_reported_and_kept(tmp_path):
     rows = [question(key) for key in ("a", "b", "a", "c", "a", "b")]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     split = read_splits(DataArguments(train_file=str(tmp_path / "a.jsonl")), ("train",), cache_dir=str(tmp_path))[
         "train"
     ]
     found = [(problem.place.split()[-1], problem.detail.split()[-1]) for problem in split.problems]
-    assert found == [("3", "1"), ("5", "1"), ("6", "2")], "line, and the line that has the id first"
+    assert found == [("3", "1"), ("5", "1"), ("6", "2")], "its line, and the line that has the id first"
     assert {problem.done for problem in split.problems} == {"kept"}
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_questions(tmp_path):
+def test_memory_does_not_grow_with_the_number_of_questions(tmp_path):
     command = [sys.executable, REPOSITORY / "benchmarks/big_data.py", 6_000, 30_000, "--folder", tmp_path]
     done = subprocess.run([str(item) for item in command], capture_output=True, text=True, check=True)
     peaks = [float(line.split()[2]) for line in done.stdout.splitlines()[1:]]

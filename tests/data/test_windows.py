@@ -6,7 +6,8 @@ from datasets import Dataset
 from helpers.builders import SHARED
 from transformers import AutoTokenizer
 
-from qa.data.splits import FEATURES, load_splits
+from qa.data.examples import FEATURES
+from qa.data.splits import load_splits
 from qa.data.window_cache import content_key, load_windows
 from qa.data.windows import (
     WindowArrays,

@@ -11,7 +11,7 @@ from datasets import Dataset
 from helpers.commands import run
 
 import evaluate_qa
-from qa.data.splits import FEATURES
+from qa.data.examples import FEATURES
 from qa.evaluation.collapse import detect_collapse
 from qa.evaluation.evaluator import Evaluation
 from qa.evaluation.report import compare_with, difference_rows, render_report
