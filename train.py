@@ -43,7 +43,7 @@ def main() -> None:
         check_output_folder(args)
     precision, args = wanted_precision(args, bf16_supported()), fit_to_device(args)
     if args.push_to_hub and not args.plan:
-        on_main_process(lambda: hub.check_before(hub.Target.from_args(args)))
+        on_main_process(lambda: hub.check_target(hub.Target.from_args(args)))
     with args.main_process_first():
         if data_args.demo_dir and args.local_process_index == 0:
             write_demo(data_args.demo_dir)

@@ -1,9 +1,9 @@
-"""What several processes exchange, and how long that and the computing take here.
+"""Measure how long several processes take to compute a step and to exchange its gradients.
 
     torchrun --nproc_per_node 2 benchmarks/all_reduce.py --model base --batch 8 --tokens 185
 
-Times, as medians: forward and backward pass of ALBERT with random weights over one batch, and one all-reduce of as many
-numbers as it has gradients, which is what the processes exchange in every step.
+Prints median times of the forward and backward pass of ALBERT, with random weights, over one batch, and of one
+all-reduce of as many numbers as it has gradients, which is what the processes exchange in every step.
 """
 
 import argparse
@@ -20,17 +20,17 @@ SIZES = {  # hidden_size, num_attention_heads, intermediate_size, num_hidden_lay
 }
 
 
-def seconds(work, device: torch.device, times: int) -> float:
-    """Median time of ``work``, which is done once before."""
+def median_seconds(work, device: torch.device, times: int) -> float:
+    """Return the median time of ``work``, after one run that is not measured."""
     measured = []
     for _ in range(times + 1):
         if device.type == "cuda":
             torch.cuda.synchronize()
-        begun = time.perf_counter()
+        started = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        measured.append(time.perf_counter() - begun)
+        measured.append(time.perf_counter() - started)
     return statistics.median(measured[1:])
 
 
@@ -61,13 +61,13 @@ def main() -> None:
         model(ids, start_positions=labels, end_positions=labels).loss.backward()
         model.zero_grad()
 
-    computing = seconds(step, state.device, args.times)
-    exchange = seconds(lambda: torch.distributed.all_reduce(gradients), state.device, args.times)
+    compute_time = median_seconds(step, state.device, args.times)
+    exchange_time = median_seconds(lambda: torch.distributed.all_reduce(gradients), state.device, args.times)
     if state.is_main_process:
         name = torch.cuda.get_device_name() if state.device.type == "cuda" else "CPU"
-        print(f"{args.model}: {count / 1e6:.1f} M parameters, {4 * count / 1e6:.1f} MB all-reduced in a step")
-        print(f"{state.num_processes} x {name}: {computing:.3f} s for {args.batch} windows of {args.tokens} tokens")
-        print(f"{exchange:.3f} s to all-reduce")
+        print(f"{args.model}: {count / 1e6:.1f} M parameters, {4 * count / 1e6:.1f} MB all-reduced per step")
+        print(f"{state.num_processes} x {name}: {compute_time:.3f} s for {args.batch} windows of {args.tokens} tokens")
+        print(f"{exchange_time:.3f} s to all-reduce")
 
 
 if __name__ == "__main__":

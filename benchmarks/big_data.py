@@ -1,10 +1,10 @@
-"""Peak memory of reading, checking and cutting synthetic questions into windows, however many they are.
+"""Measure the peak memory of reading and checking synthetic questions and making their windows.
 
     python benchmarks/big_data.py 10000 100000 1000000 --folder /disk/with/room
 
-Each size runs in a process of its own, on JSON lines and a small tokenizer made here. Printed is the highest anonymous
-memory (RssAnon of Linux, sampled): pages of files that are mapped, which the system takes back when it needs them, are
-not in it. ``--workers`` is preprocessing_num_workers, whose processes are not counted.
+Each size runs in its own process, on JSON lines and a small tokenizer that are generated here. The peak is that of
+anonymous memory (RssAnon of Linux, sampled), which excludes the pages of mapped files that the system can reclaim.
+``--workers`` is preprocessing_num_workers; the memory of these processes is not counted.
 """
 
 import argparse
@@ -24,7 +24,7 @@ WORDS = [
 
 
 def write_questions(path: Path, count: int) -> None:
-    """Contexts of 60 words, all different, and an answer of one to three of them."""
+    """Write JSON lines with different contexts of 60 words, and answers of one to three words."""
     rng = random.Random(count)
     with open(path, "w", encoding="utf-8") as file:
         for number in range(count):
@@ -38,6 +38,7 @@ def write_questions(path: Path, count: int) -> None:
 
 
 def write_tokenizer(folder: Path) -> None:
+    """Save a tokenizer with the words of the questions as its vocabulary."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -51,19 +52,20 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def anonymous_memory() -> float:
-    """MiB of this process that no file stands behind."""
+    """Return the memory of this process that is not backed by a file, in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
 def watch(peak: list[float]) -> None:
+    """Keep the highest memory in ``peak[0]``, in MiB, until the process ends."""
     while True:
         peak[0] = max(peak[0], anonymous_memory())
         time.sleep(0.02)
 
 
 def measure(folder: Path, count: int, workers: int) -> None:
-    """Runs preprocess.py in this process and prints its peak and time."""
+    """Run preprocess.py in this process and print its peak memory and time."""
     sys.path.insert(0, str(REPOSITORY))
     import preprocess
 
@@ -71,13 +73,13 @@ def measure(folder: Path, count: int, workers: int) -> None:
     sys.argv = ["preprocess.py", "--train_file", f"{folder}/train.jsonl", "--tokenizer_name", str(folder)]
     sys.argv += ["--max_seq_length", "128", "--doc_stride", "16", "--output_dir", f"{folder}/out", "--cache_dir"]
     sys.argv += [f"{folder}/cache", *(("--preprocessing_num_workers", str(workers)) if workers else ())]
-    peak, before, begun = [0.0], anonymous_memory(), time.perf_counter()
+    peak, before, started = [0.0], anonymous_memory(), time.perf_counter()
     threading.Thread(target=watch, args=(peak,), daemon=True).start()
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     preprocess.main()
     sys.stdout = sys.__stdout__
     disk = sum(path.stat().st_size for path in (folder / "cache").rglob("*.arrow")) / 2**20
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     print(f"{count:>10,} {before:>10.0f} {peak[0]:>10.0f} {disk:>10.0f} {seconds:>10.1f}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""One training step of one variant, timed; and what can be said of it without running it."""
+"""Time training steps of one variant, and the preparation of their batches."""
 
 import dataclasses
 import tempfile
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForQuestionAnswering,
     PretrainedConfig,
@@ -19,6 +18,7 @@ from transformers import (
     set_seed,
 )
 
+from benchmarks.estimates import Flops
 from qa.data.windows import WindowArrays
 from qa.evaluation.evaluator import Evaluator
 from qa.model import memory
@@ -29,23 +29,34 @@ from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
 from qa.options.arguments import DataArguments, TrainingOptions
 from qa.training.compilation import compile_blocks
-from qa.training.planner import epoch_of
+from qa.training.planner import plan_epoch
 from qa.training.sampling import FixedOrderSampler, LengthGroupedSampler
 from qa.training.trainer import QATrainer
 
 
 @dataclass
 class Variant:
+    """One way to train, and what was measured of it.
+
+    Attributes:
+        batch: micro-batch size. accumulation: micro-batches in a step.
+        pad: pad every window to max_seq_length. batch_lengths: else the lengths that batches are padded to, if any.
+        trainer: run in the Trainer, as train.py does, not in a bare loop.
+        warm_up: seconds of the first batches, with compilation.
+        share: of the rate of a large matrix product. peak, reserved: bytes.
+        failed: why the variant cannot run.
+    """
+
     name: str
     args: TrainingOptions
-    batch: int  # windows at once
+    batch: int
     accumulation: int
-    pad: bool = True  # every window to max_seq_length, batches at random
+    pad: bool = True
     precision: str = "fp32"
     recompute: bool = False
-    sizes: tuple[int, ...] = ()  # that batches are padded to
-    trainer: bool = False  # as train.py runs it, with all that is around a step
-    warm_up: float = 0.0  # seconds of the first batches: compiling
+    batch_lengths: tuple[int, ...] = ()
+    trainer: bool = False
+    warm_up: float = 0.0
     seconds_per_window: list[float] = dataclasses.field(default_factory=list)
     share: list[float] = dataclasses.field(default_factory=list)
     peak: int = 0
@@ -53,26 +64,8 @@ class Variant:
     failed: str | None = None
 
 
-class Flops:
-    """Floating-point operations of matrix products in a step, forward and backward, for a window of L tokens."""
-
-    def __init__(self, config: PretrainedConfig):
-        lengths = (64, 128, 256)  # a parabola: linear layers grow with L, attention with its square
-        self.curve = np.polyfit(lengths, [self.count(config, length) for length in lengths], 2)
-
-    @staticmethod
-    def count(config: PretrainedConfig, length: int) -> int:
-        args = TrainingOptions(output_dir="", attn_implementation="eager")
-        with FakeTensorMode(), FlopCounterMode(display=False) as counter:
-            memory.forward(memory.build_model(config, args, False), 1, length, "fp32").backward()
-        return counter.get_total_flops()
-
-    def __call__(self, length: int) -> float:
-        return float(np.polyval(self.curve, length))
-
-
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product, the best of several."""
+    """Return the FLOPs per second of a large matrix product, the best of several runs."""
     size = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
@@ -85,20 +78,20 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def now(device: torch.device) -> float:
-    """Seconds on the clock, when the GPU has done all it was asked to."""
+    """Return the time in seconds after the GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-def spread(count: int, number: int) -> np.ndarray:
-    """(count,) places from 0 to 1, others in each round; in pairs about the middle, which so is their mean."""
+def spread_positions(count: int, number: int) -> np.ndarray:
+    """Return (count,) positions from 0 to 1, different in each round, in pairs that are symmetric about 0.5."""
     pairs = (np.arange((count + 1) // 2) + (0.5 + 0.618 * number) % 1) / ((count + 1) // 2) / 2
     return np.random.default_rng(number).permutation(np.append(pairs, 1 - pairs)[:count])
 
 
 class Clock(TrainerCallback):
-    """Runs from the end of the first step, which makes the optimizer's states, to the end of training."""
+    """Measure from the end of the first step, which creates the optimizer's states, to the end of training."""
 
     def __init__(self, device: torch.device):
         self.device, self.started, self.seconds = device, 0.0, 0.0
@@ -112,7 +105,7 @@ class Clock(TrainerCallback):
 
 
 class Bench:
-    """Runs variants on the windows of a data set.
+    """Run variants on the windows of a dataset.
 
     Args:
         steps: of each variant in a round.
@@ -130,7 +123,7 @@ class Bench:
         self.windows = WindowRows(self.columns)
 
     def epoch(self, variant: Variant) -> np.ndarray:
-        """(K, B) the windows of an epoch's whole batches, in order of the batches' width."""
+        """Return (K, B) indices of the windows of an epoch's full batches, ordered by the length of the batch."""
         size = variant.batch
         if variant.args.train_sampling_strategy == "group_by_length":
             order = np.array(list(LengthGroupedSampler(self.lengths, size * variant.accumulation, 42)))
@@ -140,33 +133,34 @@ class Bench:
         return rows[np.argsort(self.lengths[rows].max(1), kind="stable")]
 
     def batches(self, variant: Variant, number: int) -> np.ndarray:
-        """(N, B) those of one round, spread evenly among an epoch's.
+        """Return (N, B) indices of the windows of one round, spread evenly over those of an epoch.
 
-        Where all are padded to one length half the steps do, since all cost the same.
+        If all windows are padded to the same length, half the steps suffice, because all take the same time.
         """
         rows, steps = self.epoch(variant), max(1, self.steps // 2) if variant.pad else self.steps
-        places = spread(steps * variant.accumulation, number) * len(rows)
-        return rows[np.minimum(places.astype(int), len(rows) - 1)]
+        positions = spread_positions(steps * variant.accumulation, number) * len(rows)
+        return rows[np.minimum(positions.astype(int), len(rows) - 1)]
 
     def tensors(self, variant: Variant, batches: np.ndarray) -> list[dict[str, torch.Tensor]]:
-        collate = Collator(self.pad_token_id, self.token_types, (384,) if variant.pad else variant.sizes)
+        """Return the padded batches as tensors in CPU memory, pinned for a GPU."""
+        collate = Collator(self.pad_token_id, self.token_types, (384,) if variant.pad else variant.batch_lengths)
         rows = [collate(self.windows.__getitems__(batch.tolist())) for batch in batches]
         if self.device.type == "cuda":
             rows = [{name: tensor.pin_memory() for name, tensor in row.items()} for row in rows]
         return rows
 
     def run(self, variant: Variant, number: int) -> None:
-        """One round of one variant, its model and optimizer made anew."""
+        """Run one round of one variant, with a new model and optimizer."""
         set_seed(42)
         batches = self.batches(variant, number)
-        seconds = (self.in_trainer if variant.trainer else self.alone)(variant, batches)
+        seconds = (self.in_trainer if variant.trainer else self.in_loop)(variant, batches)
         lengths = np.full(len(batches), 384) if variant.pad else self.lengths[batches].max(1)
-        work = sum(self.flops(padded(int(length), variant.sizes)) for length in lengths) * variant.batch
+        work = sum(self.flops(padded(int(length), variant.batch_lengths)) for length in lengths) * variant.batch
         variant.seconds_per_window.append(seconds / batches.size)
         variant.share.append(work / seconds / self.rate(variant))
 
     def in_trainer(self, variant: Variant, batches: np.ndarray) -> float:
-        """Seconds for ``batches`` as ``train.py`` takes them, after a first step with the widest."""
+        """Return the seconds for ``batches`` in the Trainer, after a first step with the longest ones."""
         rows = np.concatenate([self.epoch(variant)[-variant.accumulation :], batches])
         clock = Clock(self.device)
         with tempfile.TemporaryDirectory() as folder:
@@ -195,11 +189,11 @@ class Bench:
             trainer.remove_callback(PrinterCallback)
             trainer.train()
         if trainer.parts > 1:
-            raise torch.OutOfMemoryError("a step was repeated in parts")
+            raise torch.OutOfMemoryError("a step was retried with smaller micro-batches")
         return clock.seconds
 
-    def alone(self, variant: Variant, batches: np.ndarray) -> float:
-        """Seconds for the steps of ``batches`` that were made ready before."""
+    def in_loop(self, variant: Variant, batches: np.ndarray) -> float:
+        """Return the seconds for ``batches`` in a bare loop, with the tensors prepared beforehand."""
         torch.set_float32_matmul_precision("high" if variant.args.tf32 else "highest")
         model = AutoModelForQuestionAnswering.from_config(self.config)
         prepare_model(model, variant.args)
@@ -213,12 +207,12 @@ class Bench:
         rows = self.tensors(variant, batches)
         scaler = torch.amp.GradScaler(self.device.type, enabled=variant.precision == "fp16")
         started = now(self.device)
-        for row in self.first(rows, variant):  # makes the optimizer's states, and the graphs
+        for row in self.warm_up_batches(rows, variant):  # creates the optimizer's states and compiles
             self.step(model, optimizer, scaler, [row], variant)
-        if self.device.type == "cuda":  # the widest, so that the allocator has all it will need
+        if self.device.type == "cuda":  # the longest batches, so that the allocator reserves all it will need
             torch.cuda.reset_peak_memory_stats()
-            widest = self.tensors(variant, self.epoch(variant)[-variant.accumulation :])
-            self.step(model, optimizer, scaler, widest, variant)
+            longest = self.tensors(variant, self.epoch(variant)[-variant.accumulation :])
+            self.step(model, optimizer, scaler, longest, variant)
             variant.peak = variant.peak or torch.cuda.max_memory_allocated()
             variant.reserved = variant.reserved or torch.cuda.max_memory_reserved()
         variant.warm_up = variant.warm_up or now(self.device) - started
@@ -228,20 +222,24 @@ class Bench:
         return now(self.device) - started
 
     @staticmethod
-    def first(rows: list[dict], variant: Variant) -> list[dict]:
-        """What a variant is warmed up with: a batch of every length it is compiled for, else a short one."""
+    def warm_up_batches(rows: list[dict], variant: Variant) -> list[dict]:
+        """Return batches for the warm-up: one of every length that is compiled, else a short one."""
         if variant.args.torch_compile:
-            once = list({row["input_ids"].shape[1]: row for row in rows}.values())
-            return once * (3 if variant.args.torch_compile_mode else 1)  # CUDA graphs are recorded the second time
+            by_length = list({row["input_ids"].shape[1]: row for row in rows}.values())
+            return by_length * (
+                3 if variant.args.torch_compile_mode else 1
+            )  # CUDA graphs are recorded in the second run
         return [{name: row[:, :16] if row.ndim > 1 else row.clamp(max=15) for name, row in rows[0].items()}]
 
     def rate(self, variant: Variant) -> float:
+        """Return the FLOPs per second of a large matrix product in the variant's precision."""
         key = AUTOCAST[variant.precision] or torch.float32, bool(variant.args.tf32)
         if key not in self.rates:
             self.rates[key] = matmul_rate(self.device, key[0])
         return self.rates[key]
 
     def step(self, model, optimizer, scaler, rows: list[dict], variant: Variant) -> None:
+        """Run one training step over micro-batches."""
         for row in rows:
             if variant.args.torch_compile_mode:
                 torch.compiler.cudagraph_mark_step_begin()
@@ -259,43 +257,27 @@ class Bench:
         optimizer.zero_grad()
 
     def padding(self, variant: Variant) -> float:
-        """Padded tokens over real ones, less one, over an epoch."""
-        cut = {"per_device_train_batch_size": variant.batch, "gradient_accumulation_steps": variant.accumulation}
-        return float(epoch_of(self.lengths, dataclasses.replace(variant.args, **cut), 384 if variant.pad else None)[0])
+        """Return padded tokens over real ones, minus one, for an epoch."""
+        batch = {"per_device_train_batch_size": variant.batch, "gradient_accumulation_steps": variant.accumulation}
+        return float(
+            plan_epoch(self.lengths, dataclasses.replace(variant.args, **batch), 384 if variant.pad else None)[0]
+        )
 
     def planned(self, variant: Variant) -> int:
-        """The planner's peak for this variant, in bytes."""
+        """Return the peak memory that the planner estimates for this variant, in bytes."""
         args = dataclasses.replace(variant.args, gradient_accumulation_steps=variant.accumulation)
         length = 384 if variant.pad else int(self.lengths.max())
         return memory.of_training(self.config, args, variant.batch, length, variant.precision, variant.recompute).total
 
 
-def kept_bytes(config: PretrainedConfig, args: TrainingOptions, batch: int, length: int) -> int:
-    """Of all that autograd saves in the forward pass, each tensor once and no weights, in fp32."""
-    saved = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        saved[storage._cdata] = storage
-        return tensor
-
-    with FakeTensorMode():
-        model = memory.build_model(config, args, False)
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss = memory.forward(model, batch, length, "fp32")
-        weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
-        assert loss.requires_grad  # the graph, and so all it saved, is alive until here
-    return sum(storage.nbytes() for key, storage in saved.items() if key not in weights)
-
-
-def collating(bench: Bench, count: int = 300) -> dict[str, float]:
-    """Milliseconds for a batch of 16 to be read and padded: as ``train.py`` does it, and in other ways."""
+def time_collation(bench: Bench, count: int = 300) -> dict[str, float]:
+    """Return the milliseconds to read and pad a batch of 16, as ``train.py`` does it and in other ways."""
     collate = Collator(bench.pad_token_id, bench.token_types)
     order = FixedOrderSampler(np.random.default_rng(0).integers(0, len(bench.columns), 16 * count))
     ways = {
         "arrays": (bench.windows, 0),
         "Python lists": (bench.columns, 0),
-        "arrays, in a process of their own": (bench.windows, 1),
+        "arrays, in another process": (bench.windows, 1),
     }
     found = {}
     for name, (rows, workers) in ways.items():

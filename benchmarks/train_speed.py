@@ -1,9 +1,9 @@
-"""How fast a training step is, and how much memory it takes, with each improvement alone and with all together.
+"""How fast a training step is, and how much memory it takes, with each optimization alone and with all together.
 
 Random weights of the architecture in DIR, the windows of a SQuAD file. The baseline is configs/notebook_5k.yaml: fp32,
-every window padded, attention, activation and optimizer unfused. All variants take turns in one process, round after
-round, and are compared within a round, so that a busy machine slows all of them alike; each round times batches spread
-evenly over the widths of an epoch's. Five to eight minutes on a GPU, one on a CPU; more --seconds give more rounds.
+every window padded, attention, activation and optimizer unfused. All variants run in turn in one process, and are
+compared within a round, so that a busy machine slows all of them alike. Each round times batches whose lengths are
+spread evenly over those of an epoch. Five to eight minutes on a GPU, one on a CPU; more --seconds give more rounds.
 
     python benchmarks/train_speed.py --model_dir albert-base-v2 --validation_file dev-v1.1.json --output_dir speed
 """
@@ -25,7 +25,8 @@ from transformers.utils import is_torch_tf32_available
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.steps import Bench, Variant, collating, kept_bytes
+from benchmarks.estimates import kept_bytes
+from benchmarks.steps import Bench, Variant, time_collation
 from qa.data.splits import load_splits
 from qa.data.window_cache import load_windows
 from qa.io.files import make_folder, write_json
@@ -37,29 +38,31 @@ from qa.options.arguments import DataArguments, ModelArguments, TrainingOptions,
 from qa.runtime.errors import UserError, one_line
 from qa.runtime.process import run_command
 from qa.training.compilation import GRAPHS
-from qa.training.planner import choose, epoch_of, usable_share
+from qa.training.planner import choose_batch, plan_epoch, usable_share
 from qa.training.sampling import choose_batch_lengths
 
 FULL_SQUAD = 88_500  # training windows of SQuAD 1.1 at 384/128
-TOGETHER, IN_TRAINER, AS_GRAPHS = "all together", "all, in Trainer", "all, as CUDA graphs"
+ALL, IN_TRAINER, AS_GRAPHS = "all together", "all, in Trainer", "all, as CUDA graphs"
 
 
 @dataclass
 class Options:
-    """What is measured, and for how long."""
+    """What to measure, and for how long."""
 
     model_dir: str = option(None, "Folder with config.json and tokenizer.")
     validation_file: str = option(None, "SQuAD file whose windows are trained on.")
     output_dir: str = option(None, "Folder for results.json.")
-    batch_size: int | None = option(None, "Windows at once (null: 8 on a GPU, 1 on a CPU).")
-    accumulation: int | None = option(None, "Batches in a step (null: 2 on a GPU, 1 on a CPU).")
+    batch_size: int | None = option(None, "Micro-batch size (null: 8 on a GPU, 1 on a CPU).")
+    accumulation: int | None = option(None, "Micro-batches in a step (null: 2 on a GPU, 1 on a CPU).")
     steps: int | None = option(None, "Steps of each variant in a round (null: 20 on a GPU, 2 on a CPU).")
-    rounds: int = option(30, "Most rounds.")
+    rounds: int = option(30, "Largest number of rounds.")
     seconds: float | None = option(
-        None, "No round begins that would probably end later than this (null: 330 on a GPU, 32 on a CPU)."
+        None, "Start no round that would probably end later than this (null: 330 on a GPU, 32 on a CPU)."
     )
-    compiled: bool | None = option(None, "Measure torch.compile, too (null: on a GPU; on a CPU it takes minutes).")
-    memory_limit_gb: float | None = option(None, "Stand in for a GPU of so many GB, a GiB of which is not for tensors.")
+    compiled: bool | None = option(None, "Also measure torch.compile (null: on a GPU; on a CPU it takes minutes).")
+    memory_limit_gb: float | None = option(
+        None, "Simulate a GPU of this size in GB, of which 1 GiB is not for tensors."
+    )
 
     def __post_init__(self):
         on_gpu = torch.cuda.is_available()
@@ -71,21 +74,21 @@ class Options:
 
 
 def planned_batch(bench: Bench, options: Options, args: TrainingOptions, precision: str) -> tuple[int, bool]:
-    """Windows at once, and whether to recompute, as the planner has it for this GPU or the one it stands in for."""
+    """Return the micro-batch size, and whether to recompute activations, that the planner chooses for the GPU."""
     if bench.device.type != "cuda":
         return options.batch_size, False
     effective, longest = options.batch_size * options.accumulation, int(bench.lengths.max())
     size = options.memory_limit_gb or torch.cuda.get_device_properties(0).total_memory / GIB
 
     def needed(batch: int, recompute: bool) -> int:
-        own = dataclasses.replace(args, gradient_accumulation_steps=effective // batch)
-        return memory.of_training(bench.config, own, batch, longest, precision, recompute).total
+        options = dataclasses.replace(args, gradient_accumulation_steps=effective // batch)
+        return memory.of_training(bench.config, options, batch, longest, precision, recompute).total
 
-    return choose(needed, effective, usable_share(size)) or (1, True)
+    return choose_batch(needed, effective, usable_share(size)) or (1, True)
 
 
 def variants(bench: Bench, options: Options) -> list[Variant]:
-    """The baseline first, then each improvement in turn, then all of them."""
+    """Return the baseline, then each optimization alone, then all of them."""
     on_gpu = bench.device.type == "cuda"
     batch, accumulation = options.batch_size, options.accumulation
     plain = TrainingOptions(
@@ -111,7 +114,7 @@ def variants(bench: Bench, options: Options) -> list[Variant]:
     parts = batch * accumulation // size
     if (size, recompute) != (batch, False):
         rows.append(whole(f"all, {accumulation} x {batch}", best, batch, accumulation))
-    rows.append(whole(TOGETHER, best, size, parts, recompute=recompute))
+    rows.append(whole(ALL, best, size, parts, recompute=recompute))
     rows.append(whole(IN_TRAINER, best, size, parts, recompute=recompute, trainer=True))
     if not recompute:
         rows.append(whole("all, recomputed", best, size, parts, recompute=True))
@@ -124,22 +127,22 @@ def variants(bench: Bench, options: Options) -> list[Variant]:
                 per_device_train_batch_size=size,
                 gradient_accumulation_steps=parts,
             )
-            sizes = choose_batch_lengths(bench.lengths, args, None)
-            rows.append(whole(name, args, size, parts, recompute=recompute, sizes=sizes))
+            batch_lengths = choose_batch_lengths(bench.lengths, args, None)
+            rows.append(whole(name, args, size, parts, recompute=recompute, batch_lengths=batch_lengths))
     return rows
 
 
 def measure(bench: Bench, rows: list[Variant], options: Options) -> None:
-    """Rounds, two thirds of the time with every variant once, then with the two alone that are compared.
+    """Run rounds: two thirds of the time with every variant, then only with the two that are compared.
 
-    CUDA graphs have one round, the last of all: what they record stays in memory.
+    CUDA graphs run once, at the end, because what they record stays in memory.
     """
-    begun, number = time.perf_counter(), 0
+    begin, number = time.perf_counter(), 0
     rows, graphs = ([row for row in rows if (row.name == AS_GRAPHS) is wanted] for wanted in (False, True))
-    compared = [rows[0], next(variant for variant in rows if variant.name == TOGETHER)]
+    compared = [rows[0], next(variant for variant in rows if variant.name == ALL)]
     needed = {len(rows): 0.0, len(compared): 0.0}  # seconds
     for chosen, until in ((rows, 2 / 3 * options.seconds), (compared, options.seconds)):
-        while number < options.rounds and time.perf_counter() - begun + needed[len(chosen)] < until:
+        while number < options.rounds and time.perf_counter() - begin + needed[len(chosen)] < until:
             started = time.perf_counter()
             for variant in chosen:
                 attempt(bench, variant, number)
@@ -152,14 +155,14 @@ def measure(bench: Bench, rows: list[Variant], options: Options) -> None:
 
 
 def attempt(bench: Bench, variant: Variant, number: int) -> None:
-    """One round of one variant, unless it has failed before."""
+    """Run one round of one variant, unless it has failed before."""
     if variant.failed:
         return
     try:
         bench.run(variant, number)
     except torch.OutOfMemoryError:
         variant.failed = "out of memory"
-    except Exception as error:  # a compiler that is missing, a graph that cannot be captured: the others go on
+    except Exception as error:  # no compiler, or a graph that cannot be captured: the other variants continue
         variant.failed = one_line(error)
     gc.collect()
     if bench.device.type == "cuda":
@@ -167,7 +170,7 @@ def attempt(bench: Bench, variant: Variant, number: int) -> None:
 
 
 def summarize(bench: Bench, rows: list[Variant]) -> list[dict]:
-    """Medians over the rounds, with the lowest and the highest; how many times as fast, from pairs of one round."""
+    """Return median, lowest and highest over the rounds; speed-ups are ratios within a round."""
     base = rows[0].seconds_per_window
     results = []
     for variant in rows:
@@ -175,7 +178,7 @@ def summarize(bench: Bench, rows: list[Variant]) -> list[dict]:
         row |= {"batch": f"{variant.batch} x {variant.accumulation}", "recomputed": variant.recompute}
         row |= {"padding": bench.padding(variant)}
         if variant.args.torch_compile:
-            row |= {"lengths": variant.sizes, "compile_seconds": variant.warm_up}
+            row |= {"lengths": variant.batch_lengths, "compile_seconds": variant.warm_up}
         if times := variant.seconds_per_window:
             row |= {"examples_per_second": 1 / statistics.median(times)}
             row |= {"slowest": 1 / max(times), "fastest": 1 / min(times), "rounds": len(times)}
@@ -191,8 +194,17 @@ def summarize(bench: Bench, rows: list[Variant]) -> list[dict]:
 
 
 def as_table(results: list[dict]) -> str:
-    names = "variant", "batch", "padding", "examples/s (lowest to highest)", "real tokens/s", "times", "share of matmul"
-    lines = [f"| {' | '.join(names)} | memory, planned | measured |", "|---" * 9 + "|"]
+    """Return the results as a Markdown table."""
+    names = (
+        "variant",
+        "batch",
+        "padding",
+        "examples/s (lowest to highest)",
+        "real tokens/s",
+        "speed-up",
+        "share of matmul",
+    )
+    lines = [f"| {' | '.join(names)} | planned memory | measured |", "|---" * 9 + "|"]
     for row in results:
         if "examples_per_second" not in row:
             lines.append(
@@ -209,18 +221,18 @@ def as_table(results: list[dict]) -> str:
 
 
 def paddings(lengths: np.ndarray) -> dict[str, float]:
-    """Padded tokens over real ones, less one, over an epoch in batches of 8."""
+    """Return padded tokens over real ones, minus one, for an epoch in batches of 8."""
     args = TrainingOptions(output_dir="", per_device_train_batch_size=8)
     grouped = dataclasses.replace(args, train_sampling_strategy="group_by_length")
-    found = {"every window to 384": epoch_of(lengths, args, 384), "random batches": epoch_of(lengths, args, None)}
-    found["grouped by length"] = epoch_of(lengths, grouped, None)
+    found = {"every window to 384": plan_epoch(lengths, args, 384), "random batches": plan_epoch(lengths, args, None)}
+    found["grouped by length"] = plan_epoch(lengths, grouped, None)
     compiled = dataclasses.replace(grouped, torch_compile=True)
-    found[f"grouped, one of {GRAPHS} lengths"] = epoch_of(lengths, compiled, None)
+    found[f"grouped, one of {GRAPHS} lengths"] = plan_epoch(lengths, compiled, None)
     return {name: float(padding) for name, (padding, _) in found.items()}
 
 
 def activations(config: PretrainedConfig) -> dict[str, float]:
-    """GiB at 8 x 384 in fp32: what the forward pass keeps, and the peak, with what is computed on the way back."""
+    """Return the activation memory at 8 x 384 in fp32, in GiB: kept by the forward pass, and at the peak."""
     found = {}
     for attention in ("eager", "sdpa"):
         for fused in (False, True):
@@ -235,7 +247,7 @@ def main() -> None:
     options = HfArgumentParser(Options, description=__doc__).parse_args_into_dataclasses()[0]
     for name in ("model_dir", "validation_file", "output_dir"):
         if not getattr(options, name):
-            raise UserError(f"--{name} is needed")
+            raise UserError(f"--{name} is required")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
     if on_gpu and options.memory_limit_gb:
@@ -251,7 +263,7 @@ def main() -> None:
     rows = variants(bench, options)
     measure(bench, rows, options)
     results = summarize(bench, rows)
-    together, in_trainer = (next(row for row in results if row["name"] == name) for name in (TOGETHER, IN_TRAINER))
+    together, in_trainer = (next(row for row in results if row["name"] == name) for name in (ALL, IN_TRAINER))
     found = {
         "device": torch.cuda.get_device_name()
         if on_gpu
@@ -262,7 +274,7 @@ def main() -> None:
         "matmul_flops_per_second": {f"{key[0]}{' TF32' if key[1] else ''}": rate for key, rate in bench.rates.items()},
         "padding_at_batch_8": paddings(bench.lengths),
         "activations_gib_at_8_x_384_fp32": activations(config),
-        "collating_ms": collating(bench),
+        "collating_ms": time_collation(bench),
         "variants": results,
     }
     if on_gpu and "examples_per_second" in in_trainer:
@@ -272,7 +284,7 @@ def main() -> None:
     for name in ("padding_at_batch_8", "activations_gib_at_8_x_384_fp32", "collating_ms"):
         print(f"{name}: " + "; ".join(f"{key} {value:.3f}" for key, value in found[name].items()))
     if "seconds_for_three_epochs_of_squad" in found:
-        print(f"three epochs of all of SQuAD, of Trainer's steps: {found['seconds_for_three_epochs_of_squad']:.0f} s")
+        print(f"three epochs of SQuAD in the Trainer, steps only: {found['seconds_for_three_epochs_of_squad']:.0f} s")
     print(f"speedup: {found['speedup'] or float('nan'):.2f}; written to {output / 'results.json'}")
 
 

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and the tables that commands print."""
+"""Write files completely or not at all."""
 
 import json
 import os
@@ -10,14 +10,18 @@ from qa.runtime.errors import UserError
 
 
 def make_folder(path: str) -> Path:
-    """Raises UserError where the folder cannot be made or written."""
+    """Create a folder for output, unless it exists, and return its path.
+
+    Raises:
+        UserError: it cannot be created or written to.
+    """
     folder = Path(path).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
-        raise UserError(f"{path}: cannot be used as output folder: {error.strerror}") from None
+        raise UserError(f"{path}: cannot be used as the output folder: {error.strerror}") from None
     return folder
 
 
@@ -28,6 +32,11 @@ def require_file(path: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name and rename it, so that it is never incomplete.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         staged.write_bytes(content)
@@ -38,7 +47,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """A file that may be there or not."""
+    """Remove a file if it exists.
+
+    Raises:
+        UserError: it cannot be removed.
+    """
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -54,6 +67,7 @@ def write_json(path: Path, value) -> None:
 
 
 def as_yaml(value: dict) -> str:
+    """Return YAML with the keys in their order."""
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
 

@@ -1,8 +1,8 @@
-"""How much memory a training step needs, found by running it on tensors that have a shape and no content.
+"""Estimate the memory of a training step by running it on fake tensors, which have a shape and no data.
 
-The model itself is run, forward and backward, under torch's ``FakeTensorMode``, and every tensor is counted from its
-making to its end, recomputed ones among them. No GPU is needed: it is run as if on the CPU, with the types that
-CUDA's autocast chooses. CPU's autocast differs in layer norm and softmax, which CUDA computes in fp32.
+The model itself runs forward and backward under torch's ``FakeTensorMode``, and every tensor is counted while it is
+alive, recomputed ones included. This needs no GPU: it runs as if on the CPU, but with the dtypes of CUDA's autocast,
+from which the CPU's differs in layer norm and softmax: CUDA computes them in fp32.
 """
 
 import contextlib
@@ -25,8 +25,10 @@ from qa.model.optimizations import prepare_model
 from qa.options.arguments import TrainingOptions
 
 GIB = 2**30
-BLOCK = 512  # bytes; CUDA's allocator rounds up to these
-WORKSPACE = 64 << 20  # of the matrix library: 32 MiB each for cuBLAS and cuBLASLt on an H100 or H200, less on others
+BLOCK = 512  # bytes; CUDA's allocator rounds sizes up to multiples of it
+WORKSPACE = (
+    64 << 20
+)  # bytes, of the matrix library: 32 MiB each for cuBLAS and cuBLASLt on an H100 or H200, less on others
 FP32 = {functional.layer_norm, functional.softmax, functional.log_softmax, functional.cross_entropy, torch.softmax}
 FP32 |= {torch.layer_norm, torch.log_softmax, torch.Tensor.softmax, torch.Tensor.log_softmax}
 UNCHECKED = {"use_reentrant": False, "preserve_rng_state": False, "determinism_check": "none"}
@@ -34,12 +36,16 @@ UNCHECKED = {"use_reentrant": False, "preserve_rng_state": False, "determinism_c
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes in use at the peak of a step."""
+    """Bytes in use at the peak of a step.
+
+    Attributes:
+        activations: kept for the backward pass, with what is computed from them at the peak.
+    """
 
     weights: int
     gradients: int
     optimizer: int
-    activations: int  # with what is computed from them on the way back
+    activations: int
     workspace: int = WORKSPACE
 
     @property
@@ -48,7 +54,7 @@ class Memory:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors made within it that are still alive; ``peak`` is the most there were."""
+    """Count the bytes of the live tensors that were created in this mode, and their ``peak``."""
 
     def __init__(self):
         super().__init__()
@@ -75,7 +81,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 class InFP32(TorchFunctionMode):
-    """What CUDA's autocast computes in fp32, and the CPU's in the type of its input."""
+    """Compute in fp32 what CUDA's autocast does; the CPU's autocast uses the dtype of the input."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function in FP32:
@@ -85,7 +91,7 @@ class InFP32(TorchFunctionMode):
 
 @contextlib.contextmanager
 def autocast(precision: str):
-    """The types of CUDA's autocast, for tensors on the CPU."""
+    """Use the dtypes of CUDA's autocast for tensors on the CPU."""
     if AUTOCAST[precision] is None:
         yield
     else:
@@ -94,12 +100,12 @@ def autocast(precision: str):
 
 
 def build_model(config: PretrainedConfig, args: TrainingOptions, recompute: bool) -> PreTrainedModel:
-    """The model as it is trained. Within ``FakeTensorMode``.
+    """Build the model as it is trained; called in ``FakeTensorMode``.
 
-    Without the attention's dropout, which on a GPU costs no memory, and on a CPU decides how attention is computed.
+    Attention dropout is left out: on a GPU it costs no memory, and on a CPU it changes how attention is computed.
 
     Raises:
-        ValueError: it cannot recompute its activations.
+        ValueError: the model does not support activation checkpointing.
     """
     config = copy.deepcopy(config)
     for name in ("attention_probs_dropout_prob", "attention_dropout"):
@@ -113,7 +119,7 @@ def build_model(config: PretrainedConfig, args: TrainingOptions, recompute: bool
 
 
 def forward(model: PreTrainedModel, batch: int, length: int, precision: str) -> torch.Tensor:
-    """A loss over start and end logits (B, L)."""
+    """Return a loss over start and end logits (B, L)."""
     ids = torch.ones(batch, length, dtype=torch.int64)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if takes_token_types(model):
@@ -125,7 +131,7 @@ def forward(model: PreTrainedModel, batch: int, length: int, precision: str) -> 
 
 
 def optimizer_bytes(model: PreTrainedModel, args: TrainingOptions) -> int:
-    """Of the states that the optimizer keeps for every weight; as Adam's, two in fp32, where it cannot be run."""
+    """Return the bytes of the optimizer's states, or of Adam's two in fp32 if it cannot run on fake tensors."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     try:
         kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
@@ -135,7 +141,7 @@ def optimizer_bytes(model: PreTrainedModel, args: TrainingOptions) -> int:
         optimizer.step()
         states = [tensor for state in optimizer.state.values() for tensor in tree_leaves(state)]
         return sum(tensor.numel() * tensor.element_size() for tensor in states if isinstance(tensor, torch.Tensor))
-    except Exception:  # whatever an optimizer wants of real weights
+    except Exception:  # optimizers that need the data of the weights
         return sum(8 * weight.numel() for weight in weights)
     finally:
         model.zero_grad()
@@ -144,14 +150,14 @@ def optimizer_bytes(model: PreTrainedModel, args: TrainingOptions) -> int:
 def of_training(
     config: PretrainedConfig, args: TrainingOptions, batch: int, length: int, precision: str, recompute: bool
 ) -> Memory:
-    """The peak of a training step after the first, with batches of ``batch`` windows of ``length`` tokens."""
+    """Return the peak of a training step after the first, with batches of ``batch`` windows of ``length`` tokens."""
     with FakeTensorMode():
         model = build_model(config, args, recompute)
         states = optimizer_bytes(model, args)
         weights = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
         gradients = sum(weight.numel() * weight.element_size() for weight in model.parameters())
         with LiveBytes() as count:
-            if args.gradient_accumulation_steps > 1:  # those of the batches before
+            if args.gradient_accumulation_steps > 1:  # gradients of the previous micro-batches
                 for weight in model.parameters():
                     weight.grad = torch.zeros_like(weight)
             forward(model, batch, length, precision).backward()
@@ -161,7 +167,7 @@ def of_training(
 def of_evaluation(
     config: PretrainedConfig, args: TrainingOptions, batch: int, length: int, precision: str, states: int
 ) -> Memory:
-    """The peak of evaluation, with the optimizer's ``states`` beside it."""
+    """Return the peak of evaluation during training, with ``states`` bytes of optimizer states."""
     with FakeTensorMode(), torch.no_grad():
         model = build_model(config, args, False).eval()
         weights = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from helpers.commands import run
-from helpers.hub_server import WRITE, serve
+from helpers.hub_server import serve_to_client
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
@@ -228,14 +228,8 @@ def test_the_finished_model_is_asked_the_same(written, capsys):
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A local Hub, with the client pointed at it and a token that may write."""
-    with serve() as server:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.endpoint)
-        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub_cache"))
-        monkeypatch.setenv("HF_TOKEN", WRITE)
+    with serve_to_client(monkeypatch, tmp_path / "hub_cache") as server:
         yield server
-        assert server.errors == []
 
 
 def test_the_finished_model_is_published_the_same(hub, written):

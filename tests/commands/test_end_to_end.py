@@ -406,7 +406,7 @@ def test_bad_logits_file(trained, tmp_path):
 
 def test_what_the_hub_does_not_have_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"tokenizer nobody/nothing cannot be had.*--config configs/demo.yaml"):
+    with pytest.raises(UserError, match=r"tokenizer nobody/nothing could not be loaded.*--config configs/demo.yaml"):
         run(train, "--model_name_or_path", "nobody/nothing", "--output_dir", tmp_path / "x")
     with pytest.raises(UserError, match=r"tokenizer .* cannot be loaded"):
         run(train, "--model_name_or_path", REPOSITORY / "tests", "--output_dir", tmp_path / "x")

@@ -15,8 +15,6 @@ from helpers.commands import SMALL, read, run
 import preprocess
 import train
 from qa.data.splits import load_splits, read_splits
-from qa.hub.model_card import make_card, record_run
-from qa.io.files import write_json, write_yaml
 from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, as_settings
 from qa.options.parser import parse_arguments
 from qa.runtime.errors import UserError
@@ -186,21 +184,6 @@ def test_columns_with_other_names(tmp_path):
     columns = ["id=key", "context=passage", "question=query", "answers=labels"]
     split = load_splits(DataArguments(train_file=str(tmp_path / "a.jsonl"), columns=columns), ("train",))["train"]
     assert split.examples[0]["question"] == row["query"] and split.examples[0]["id"] == "1"
-
-
-def test_the_card_lists_every_dataset(tmp_path):
-    data = DataArguments(dataset_name=["rajpurkar/squad", "UCLNLP/adversarial_qa"], dataset_config_name=["null", "x"])
-    settings = as_settings(ModelArguments(model_name_or_path="albert/albert-base-v2"), data)
-    write_yaml(tmp_path / "settings.yaml", settings)
-    write_json(tmp_path / "run.json", record_run(["train.py"], settings, 1.0, "", False))
-    write_json(tmp_path / "config.json", {"model_type": "albert"})
-    write_json(tmp_path / "eval_results.json", {"exact_match": 1.0, "f1": 2.0, "examples": 3})
-    card = make_card(tmp_path, "jo/model")
-    assert card.data.datasets == ["rajpurkar/squad", "UCLNLP/adversarial_qa"]
-    result = card.data.eval_results[0]
-    assert (result.dataset_type, result.dataset_name, result.dataset_config) == ("rajpurkar/squad", "SQuAD 1.1", None)
-    assert "https://huggingface.co/datasets/UCLNLP/adversarial_qa" in card.text
-    assert "fine-tuned on SQuAD 1.1 and UCLNLP/adversarial_qa" in card.text
 
 
 def test_statistics_do_not_depend_on_the_chunk_size(three_files, tiny_model, tmp_path, monkeypatch):

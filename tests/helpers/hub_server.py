@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import yaml
@@ -118,6 +119,20 @@ def serve() -> Iterator[HubServer]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def serve_to_client(monkeypatch, cache: Path) -> Iterator[HubServer]:
+    """Start a server and give the client its address, a token with write access and an empty cache."""
+    with serve() as server:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.endpoint)
+        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # keeps the address it was first used with
+        monkeypatch.setenv("HF_TOKEN", WRITE)
+        yield server
+        assert server.errors == []
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -1,5 +1,4 @@
-"""Publishing against a Hub on loopback, by the unmodified client: refused in one line, complete, repeatable, silent
-about tokens; and models of others, loaded without running what they bring."""
+"""Publish to a local Hub with the unmodified client, and load models of others without running their code."""
 
 import hashlib
 import json
@@ -12,7 +11,7 @@ import torch
 import yaml
 from helpers.builders import FAMILIES
 from helpers.commands import SMALL, read, run, train_tiny
-from helpers.hub_server import CUT, FINE, LOST, NARROW, READ, WRITE, serve
+from helpers.hub_server import CUT, FINE, LOST, NARROW, READ, WRITE, serve_to_client
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import get_session
 from safetensors.torch import load_file
@@ -22,10 +21,11 @@ import evaluate_qa
 import publish
 import train
 from ask import QuestionAnswerer
-from qa.hub import publish as hub_module
-from qa.hub.model_card import clean_command, is_place, make_card, published_settings
+from qa.hub import publish as publishing
+from qa.hub.model_card import clean_command, is_local_path, make_card, published_settings, record_run
+from qa.io.files import write_json, write_yaml
 from qa.model.loading import load_config, load_model
-from qa.options.arguments import ModelArguments
+from qa.options.arguments import DataArguments, ModelArguments, as_settings
 from qa.options.saved import PUBLISHED
 from qa.runtime.errors import UserError
 
@@ -35,17 +35,11 @@ COMMIT, PREUPLOAD = r"POST /api/models/me/model/commit", r"POST /api/models/me/m
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """The server, with the client pointed at it, a token that may write, an empty cache and no time lost in waiting."""
-    with serve() as server:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.endpoint)
-        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub_cache"))
-        monkeypatch.setenv("HF_TOKEN", WRITE)
+    """A local Hub; the client has its address, a token with write access and an empty cache, and does not sleep."""
+    with serve_to_client(monkeypatch, tmp_path / "hub_cache") as server:
         server.waits = []
         monkeypatch.setattr("time.sleep", server.waits.append)
         yield server
-        assert server.errors == []
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +60,11 @@ def push(folder: Path, *more) -> None:
     run(publish, "--model_dir", folder, "--hub_model_id", "me/model", *more)
 
 
-def state(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_trained_pushed_downloaded_the_same(hub, tiny_data, tiny_model, tmp_path, capsys):
+def test_a_published_model_is_downloaded_unchanged(hub, tiny_data, tiny_model, tmp_path, capsys):
     output = tmp_path / "home" / "jo" / "model"
     output.parent.mkdir(parents=True)
     train_tiny(tiny_data, tiny_model, output, "--push_to_hub", "true", "--hub_model_id", "model")
@@ -84,15 +78,21 @@ def test_trained_pushed_downloaded_the_same(hub, tiny_data, tiny_model, tmp_path
     (tag,) = repository.tags
     assert re.fullmatch(r"run-\d{4}-\d\d-\d\d-\d{6}", tag) and repository.refs[tag] == repository.refs["main"]
 
-    everything = [*state(tmp_path).values(), *hub.received, *sent.values(), printed.out.encode(), printed.err.encode()]
+    everything = [
+        *read_files(tmp_path).values(),
+        *hub.received,
+        *sent.values(),
+        printed.out.encode(),
+        printed.err.encode(),
+    ]
     assert len(everything) > 30 and not any(WRITE.encode() in content for content in everything)
     for name in ("README.md", "settings.yaml", "eval_results.json", "config.json", "tokenizer_config.json"):
         assert str(tmp_path).encode() not in sent[name] and b"home" not in sent[name], name
 
-    (tmp_path / "theirs.yaml").write_bytes(sent["settings.yaml"])  # with the data, it repeats the run
+    (tmp_path / "published.yaml").write_bytes(sent["settings.yaml"])  # together with the data, enough to repeat the run
     files = ("--train_file", tiny_data / "train.json", "--validation_file", tiny_data / "dev.json.gz")
     more = ("--config_name", tiny_model, "--cache_dir", tmp_path, "--report_to", "none", "--output_dir", tmp_path / "b")
-    run(train, "--config", tmp_path / "theirs.yaml", *files, *more)
+    run(train, "--config", tmp_path / "published.yaml", *files, *more)
     assert (tmp_path / "b/model.safetensors").read_bytes() == sent["model.safetensors"]
 
     local, remote = QuestionAnswerer.from_pretrained(str(output)), QuestionAnswerer.from_pretrained("me/model")
@@ -115,7 +115,7 @@ def test_trained_pushed_downloaded_the_same(hub, tiny_data, tiny_model, tmp_path
     )
 
 
-def test_what_is_there_is_not_sent_again(hub, folder):
+def test_files_on_the_hub_are_not_uploaded_again(hub, folder):
     push(folder)
     assert len(hub.uploads()) == 2 and hub.repositories["me/model"].commits.keys() & set(
         hub.repositories["me/model"].refs.values()
@@ -135,16 +135,16 @@ def test_private_revision_and_tag(hub, folder, capsys):
         "model.safetensors" not in repository.files("main") and repository.refs["v1"] == repository.refs["second/try"]
     )
     (folder / "eval_results.json").write_text(json.dumps(read(folder / "eval_results.json") | {"f1": 1.0}))
-    with pytest.raises(UserError, match="the tag v1 marks another commit: choose another --tag"):
+    with pytest.raises(UserError, match="the tag v1 is on another commit: choose another --tag"):
         push(folder, "--private", "true", "--revision", "second/try", "--tag", "v1")
     push(folder, "--revision", "second/try")
     (folder / "eval_results.json").write_text(json.dumps(read(folder / "eval_results.json") | {"f1": 2.0}))
     capsys.readouterr()
     push(folder, "--revision", "second/try")
-    assert "marks an earlier upload of this run and stays there" in capsys.readouterr().err
+    assert "is on an earlier upload of this run and was not moved" in capsys.readouterr().err
 
 
-def test_a_part_of_a_file(hub, folder):
+def test_a_range_of_a_file_is_served(hub, folder):
     push(folder)
     url = f"{hub.endpoint}/me/model/resolve/main/model.safetensors"
     part = get_session().get(url, headers={"Range": "bytes=5-24"})
@@ -156,9 +156,9 @@ def test_a_part_of_a_file(hub, folder):
     assert tree["model.safetensors"].lfs.sha256 == hashlib.sha256(whole).hexdigest()
 
 
-def test_a_public_repository_is_not_filled_where_a_private_one_was_asked_for(hub, folder):
+def test_nothing_is_uploaded_to_a_public_repository_with_private(hub, folder):
     HfApi().create_repo("me/model")
-    with pytest.raises(UserError, match="me/model exists and is public"):
+    with pytest.raises(UserError, match="me/model already exists and is public"):
         push(folder, "--private", "true")
     assert not hub.uploads()
 
@@ -166,16 +166,16 @@ def test_a_public_repository_is_not_filled_where_a_private_one_was_asked_for(hub
 @pytest.mark.parametrize(
     ("token", "name", "message"),
     [
-        (READ, "me/model", "the token may only read: use a token that may write"),
-        (NARROW, "me/model", "the token may not write to me/model"),
-        (WRITE, "google/bert", "me may not write to google"),
-        (WRITE, "club/model", "me may not write to club"),
-        (WRITE, "a b", "not a name for a repository"),
+        (READ, "me/model", "the token is read-only: use a token with write access"),
+        (NARROW, "me/model", "the token has no write access to me/model"),
+        (WRITE, "google/bert", "me has no write access to google"),
+        (WRITE, "club/model", "me has no write access to club"),
+        (WRITE, "a b", "not a valid repository name"),
         ("hf_unknown", "me/model", r"the Hub answered 401 \(.*\): log in with `hf auth login`"),
-        (None, "me/model", "no token was found: log in with `hf auth login`"),
+        (None, "me/model", "no token found: log in with `hf auth login`"),
     ],
 )
-def test_what_would_fail_is_refused_before_training(
+def test_a_target_that_cannot_be_published_to_fails_before_training(
     hub, monkeypatch, tmp_path, tiny_data, tiny_model, token, name, message
 ):
     monkeypatch.setenv("HF_TOKEN", token or "")
@@ -185,19 +185,19 @@ def test_what_would_fail_is_refused_before_training(
     assert "\n" not in str(error.value) and not (tmp_path / "model").exists() and not hub.repositories
 
 
-def test_a_fine_grained_token_and_a_group_may_write(hub, monkeypatch):
-    assert hub_module.open_repository(HfApi(), hub_module.Target("lab/model")) == "lab/model"
+def test_write_access_by_a_fine_grained_token_or_an_organization(hub, monkeypatch):
+    assert publishing.open_repository(HfApi(), publishing.Target("lab/model")) == "lab/model"
     monkeypatch.setenv("HF_TOKEN", FINE)
-    assert hub_module.open_repository(HfApi(), hub_module.Target("model")) == "me/model"
+    assert publishing.open_repository(HfApi(), publishing.Target("model")) == "me/model"
 
 
 REFUSALS = [
     ("GET /api/whoami", 401, {}, r"the Hub answered 401 \(.*\): log in with `hf auth login`"),
     ("POST /api/repos/create", 403, {}, "the Hub answered 403"),
-    (PREUPLOAD, 403, {}, r"the Hub answered 403 \(refused\): use a token that may write"),
-    (COMMIT, 409, {}, r"the Hub answered 409 \(refused\): someone else changed"),
+    (PREUPLOAD, 403, {}, r"the Hub answered 403 \(refused\): use a token with write access"),
+    (COMMIT, 409, {}, r"the Hub answered 409 \(refused\): the repository was changed"),
     (COMMIT, 413, {}, r"the Hub answered 413 \(refused\): a file is larger"),
-    (COMMIT, 429, {"Retry_After": "3600"}, r"the Hub answered 429 \(refused\): wait 3600 s, as it asks"),
+    (COMMIT, 429, {"Retry_After": "3600"}, r"the Hub answered 429 \(refused\): wait 3600 s, as requested"),
     (COMMIT, 500, {}, r"the Hub answered 500 \(refused\)"),
     ("POST /api/validate-yaml", 502, {}, "the Hub answered 502"),
     ("PUT /lfs", 413, {}, "the Hub answered 413"),
@@ -208,21 +208,21 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("request_line", "status", "headers", "message"), REFUSALS)
-def test_a_refusal_is_one_line_and_the_model_is_whole(
+def test_a_failed_upload_is_one_line_and_leaves_the_model_unchanged(
     hub, folder, monkeypatch, capsys, request_line, status, headers, message
 ):
-    before = state(folder)
+    before = read_files(folder)
     hub.refuse(request_line, status, **headers)
     with pytest.raises(SystemExit) as stop:
         publish.run_command(lambda: push(folder))
     *retries, error = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2 and re.search(f"^error: not published: {message}", error)
     command = f"python publish.py --model_dir {folder} --hub_model_id me/model"
-    assert f"The model is complete in {folder}; to try again: {command}" in error
-    assert all("; trying again in " in line or re.match(r"Retrying in \d+s", line) for line in retries)
-    assert state(folder) == before and sum(hub.waits) < 400
+    assert f"The model is complete in {folder}; to retry: {command}" in error
+    assert all("; retrying in " in line or re.match(r"Retrying in \d+s", line) for line in retries)
+    assert read_files(folder) == before and sum(hub.waits) < 400
 
-    hub.refusals.clear()  # the command that was named does it
+    hub.refusals.clear()  # then the command in the message succeeds
     words = command.split()
     run(publish, *words[2:])
     assert "model.safetensors" in hub.repositories["me/model"].files("main")
@@ -238,32 +238,31 @@ def test_a_refusal_is_one_line_and_the_model_is_whole(
         ("GET /api/whoami", CUT, {}, 1),
     ],
 )
-def test_what_passes_is_tried_again(hub, folder, capsys, request_line, status, headers, waited):
+def test_temporary_errors_are_retried(hub, folder, capsys, request_line, status, headers, waited):
     hub.refuse(request_line, status, times=1, **headers)
     push(folder)
     assert hub.waits == [waited] and "model.safetensors" in hub.repositories["me/model"].files("main")
-    assert capsys.readouterr().err.count(f"; trying again in {waited} s") == 1
+    assert capsys.readouterr().err.count(f"; retrying in {waited} s") == 1
 
 
-def test_an_upload_that_is_cut_goes_on_by_itself(hub, folder):
-    """The client's own doing."""
+def test_the_client_retries_an_interrupted_upload(hub, folder):
     hub.refuse("PUT /lfs", CUT, times=1)
     hub.refuse("PUT /lfs", 500, times=1)
     push(folder)
     assert len(hub.uploads()) == 4 and len(hub.repositories["me/model"].commits) == 2
 
 
-def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub, folder, capsys):
+def test_a_commit_is_not_repeated_if_only_its_reply_was_lost(hub, folder, capsys):
     hub.refuse(COMMIT, LOST, times=1)
     hub.refuse("POST /api/models/me/model/tag", LOST, times=1)
     push(folder)
     repository = hub.repositories["me/model"]
     assert len(repository.commits) == 2 and len([line for line in hub.log if "/commit/" in line]) == 1
     assert [repository.refs[tag] for tag in repository.tags] == [repository.refs["main"]]
-    assert capsys.readouterr().err.count("; trying again in") == 2
+    assert capsys.readouterr().err.count("; retrying in") == 2
 
 
-def test_an_interrupted_upload_says_how_to_go_on(hub, folder, monkeypatch, capsys):
+def test_an_interrupted_upload_prints_the_command_to_retry(hub, folder, monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
@@ -271,40 +270,38 @@ def test_an_interrupted_upload_says_how_to_go_on(hub, folder, monkeypatch, capsy
     with pytest.raises(SystemExit) as stop:
         push(folder)
     assert stop.value.code == 130
-    assert re.search(r"^interrupted, not published\. .* to try again: python publish", capsys.readouterr().err, re.M)
+    assert re.search(r"^interrupted, not published\. .* to retry: python publish", capsys.readouterr().err, re.M)
 
 
-def test_a_push_that_fails_after_training_leaves_the_model(hub, tiny_data, tiny_model, tmp_path):
+def test_a_failed_upload_after_training_keeps_the_model(hub, tiny_data, tiny_model, tmp_path):
     hub.refuse(COMMIT, 413)
     output = tmp_path / "model"
-    with pytest.raises(
-        UserError, match=r"not published: .* 413 .* complete in \S+model; to try again: python publish.py"
-    ):
+    with pytest.raises(UserError, match=r"not published: .* 413 .* complete in \S+model; to retry: python publish.py"):
         train_tiny(tiny_data, tiny_model, output, "--push_to_hub", "true", "--hub_model_id", "me/model")
     assert read(output / "eval_results.json")["examples"] == 16 and load_file(output / "model.safetensors")
     hub.refusals.clear()
     hub.log.clear()
     push(output)
-    assert hub.uploads() == [], "the weights were there already"
+    assert hub.uploads() == [], "the weights were already uploaded"
     assert hub.repositories["me/model"].files("main")["config.json"] == (output / "config.json").read_bytes()
 
 
 @pytest.mark.parametrize(
-    ("lost", "message"),
+    ("missing", "message"),
     [
         ("config.json", "it has no config.json"),
         ("eval_results.json", "not the folder of a finished run"),
-        ("model.safetensors", "no weights as safetensors"),
+        ("model.safetensors", "no weights in safetensors format"),
     ],
 )
-def test_an_unfinished_folder_is_not_published(hub, folder, lost, message):
-    (folder / lost).unlink()
+def test_an_unfinished_folder_is_not_published(hub, folder, missing, message):
+    (folder / missing).unlink()
     with pytest.raises(UserError, match=message):
         push(folder)
     assert not hub.log
 
 
-def test_what_is_sent(trained, tmp_path):
+def test_only_listed_files_are_uploaded(trained, tmp_path):
     copy = tmp_path / "model"
     shutil.copytree(trained, copy)
     for name in (
@@ -316,16 +313,16 @@ def test_what_is_sent(trained, tmp_path):
         "curves.png",
     ):
         (copy / name).write_bytes(b"x")
-    names = set(hub_module.contents(copy, "me/model"))
+    names = set(publishing.upload_contents(copy, "me/model"))
     assert {"curves.png", "README.md", "settings.yaml", "model.safetensors"} <= names
     kept = {"optimizer.pt", "training_args.bin", "trainer_state.json", "notes.txt", "pytorch_model.bin", "run.json"}
     assert not names & (kept | {"train_results.json", "predictions.json", "nbest_predictions.json"})
-    assert "curves.png" in hub_module.contents(copy, "me/model")["README.md"].decode()
-    (copy / "README.md").write_text("my own")
-    assert hub_module.contents(copy, "me/model")["README.md"] == copy / "README.md"
+    assert "curves.png" in publishing.upload_contents(copy, "me/model")["README.md"].decode()
+    (copy / "README.md").write_text("my card")
+    assert publishing.upload_contents(copy, "me/model")["README.md"] == copy / "README.md"
 
 
-def test_the_card(hub, trained):
+def test_the_card_describes_the_run(hub, trained):
     push(trained)
     card = ModelCard.load("me/model")
     card.validate()
@@ -344,10 +341,10 @@ def test_the_card(hub, trained):
         assert text in card.text
     command = next(line for line in card.text.splitlines() if line.startswith("python train.py"))
     assert "--train_file train.json" in command and "--learning_rate 1e-3" in command and "/" not in command
-    assert "from random weights" in card.text and "the data's own licence" in card.text and card.data.license is None
+    assert "from random weights" in card.text and "the data's own license" in card.text and card.data.license is None
 
 
-def test_the_cards_code_runs(hub, trained, capsys):
+def test_the_code_in_the_card_runs(hub, trained, capsys):
     push(trained)
     code = re.search(r"```python\n(import torch.*?)```", ModelCard.load("me/model").text, re.S).group(1)
     name, context = "Zoë", "Zoë was born in Sollen in 1931."
@@ -360,7 +357,7 @@ def test_the_cards_code_runs(hub, trained, capsys):
     assert shown and shown in [answer["answer"] for answer in best][:2]
 
 
-def test_a_card_of_squad_2(trained, tmp_path, capsys):
+def test_the_card_of_a_squad_2_model(trained, tmp_path, capsys):
     copy = tmp_path / "model"
     shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("checkpoint-*"))
     settings = yaml.safe_load((copy / "settings.yaml").read_text())
@@ -384,10 +381,25 @@ def test_a_card_of_squad_2(trained, tmp_path, capsys):
     assert capsys.readouterr().out.strip()
     sent = published_settings(copy)
     assert sent["null_score_diff_threshold"] == -1.5 and sent["dataset_name"] == "rajpurkar/squad_v2"
-    assert sent.keys() <= set(PUBLISHED) and not any(is_place(str(value)) for value in sent.values())
+    assert sent.keys() <= set(PUBLISHED) and not any(is_local_path(str(value)) for value in sent.values())
 
 
-def test_commands_lose_their_paths():
+def test_the_card_lists_every_dataset(tmp_path):
+    data = DataArguments(dataset_name=["rajpurkar/squad", "UCLNLP/adversarial_qa"], dataset_config_name=["null", "x"])
+    settings = as_settings(ModelArguments(model_name_or_path="albert/albert-base-v2"), data)
+    write_yaml(tmp_path / "settings.yaml", settings)
+    write_json(tmp_path / "run.json", record_run(["train.py"], settings, 1.0, "", False))
+    write_json(tmp_path / "config.json", {"model_type": "albert"})
+    write_json(tmp_path / "eval_results.json", {"exact_match": 1.0, "f1": 2.0, "examples": 3})
+    card = make_card(tmp_path, "jo/model")
+    assert card.data.datasets == ["rajpurkar/squad", "UCLNLP/adversarial_qa"]
+    result = card.data.eval_results[0]
+    assert (result.dataset_type, result.dataset_name, result.dataset_config) == ("rajpurkar/squad", "SQuAD 1.1", None)
+    assert "https://huggingface.co/datasets/UCLNLP/adversarial_qa" in card.text
+    assert "fine-tuned on SQuAD 1.1 and UCLNLP/adversarial_qa" in card.text
+
+
+def test_published_commands_contain_no_paths():
     argv = ["/home/jo/x/train.py", "--config", "configs/demo.yaml", "--train_file=/home/jo/a b/t.json", "--seed", "7"]
     argv += ["--model_name_or_path", "albert/albert-base-v2", "--output_dir", "~/jo/out", "--push_to_hub", "true"]
     argv += ["--hub_model_id", "jo/x", "--resume_from_checkpoint", "last", "--cache_dir", "/home/jo/c", "--fp16"]
@@ -398,12 +410,12 @@ def test_commands_lose_their_paths():
     assert clean_command(["train.py", "--train_file", r"C:\Users\jo\t.json"]).endswith(" --train_file t.json")
 
 
-def test_settings_from_the_hub_name_no_files(hub, trained, capsys):
-    """A model's settings come from a stranger: they may not say what to read or write here."""
+def test_settings_from_the_hub_cannot_name_files(hub, trained, capsys):
+    """The settings of a model on the Hub are not trusted: they may not name files to read or write here."""
     push(trained)
     repository = hub.repositories["me/model"]
-    evil = b"max_seq_length: 40\nsave_logits: /tmp/x.npz\n"
-    repository.commit("main", repository.files("main") | {"settings.yaml": evil})
+    settings = b"max_seq_length: 40\nsave_logits: /tmp/x.npz\n"
+    repository.commit("main", repository.files("main") | {"settings.yaml": settings})
     answerer = QuestionAnswerer.from_pretrained("me/model")
     assert answerer.settings.max_seq_length == 384
     assert "settings.yaml of me/model is passed over: it sets save_logits" in capsys.readouterr().err
@@ -411,7 +423,7 @@ def test_settings_from_the_hub_name_no_files(hub, trained, capsys):
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "deberta", "electra"])
 def test_models_of_others_are_evaluated_from_the_hub(hub, kind, tiny_data, tmp_path):
-    """Any extractive model with safetensors weights, with no settings beside it."""
+    """Any extractive model with safetensors weights, without a settings.yaml."""
     tokenizer = FAMILIES["bert" if kind == "electra" else kind]()
     options = {"type_vocab_size": 1, "pad_token_id": 1} if kind == "roberta" else {}
     config = {"bert": BertConfig, "roberta": RobertaConfig, "deberta": DebertaV2Config, "electra": ElectraConfig}[kind](
@@ -427,14 +439,16 @@ def test_models_of_others_are_evaluated_from_the_hub(hub, kind, tiny_data, tmp_p
     AutoModelForQuestionAnswering.from_config(config).save_pretrained(source)
     tokenizer.save_pretrained(source)
     HfApi().create_repo("me/theirs")
-    hub.repositories["me/theirs"].commit("main", state(source))
+    hub.repositories["me/theirs"].commit("main", read_files(source))
     data = ("--validation_file", tiny_data / "dev.json.gz", "--cache_dir", tmp_path / "c")
     run(evaluate_qa, "--model_name_or_path", "me/theirs", *data, "--output_dir", tmp_path / "there")
     run(evaluate_qa, "--model_name_or_path", source, *data, "--output_dir", tmp_path / "here")
     assert read(tmp_path / "there/predictions.json") == read(tmp_path / "here/predictions.json")
 
 
-class Bomb:
+class FileCreator:
+    """Create a file when unpickled."""
+
     def __init__(self, path):
         self.path = path
 
@@ -442,26 +456,26 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
-def test_weights_that_are_a_pickle(trained, tmp_path):
-    """Not even plain tensors are read from one, and nothing that it would do is done."""
+def test_pickled_weights_are_never_loaded(trained, tmp_path):
+    """Neither plain tensors nor code."""
     copy = tmp_path / "model"
     shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("checkpoint-*"))
     weights = load_file(copy / "model.safetensors")
     (copy / "model.safetensors").unlink()
     source = ModelArguments(model_name_or_path=str(copy))
-    for content in (weights, weights | {"x": Bomb(tmp_path / "boom")}):
+    for content in (weights, weights | {"x": FileCreator(tmp_path / "created")}):
         torch.save(content, copy / "pytorch_model.bin")
-        with pytest.raises(UserError, match=r"only has weights as a pickle.*safetensors") as error:
+        with pytest.raises(UserError, match=r"has only pickled weights.*safetensors") as error:
             load_model(source, load_config(source), training=False)
-        assert "\n" not in str(error.value) and not (tmp_path / "boom").exists()
+        assert "\n" not in str(error.value) and not (tmp_path / "created").exists()
 
 
-def test_code_that_a_model_brings_is_not_run(trained, tmp_path):
+def test_code_of_a_model_is_not_run(trained, tmp_path):
     copy = tmp_path / "model"
     shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("checkpoint-*"))
     config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForQuestionAnswering": "own.Own"}}
     (copy / "config.json").write_text(json.dumps(config))
-    (copy / "own.py").write_text(f"open({str(tmp_path / 'boom')!r}, 'w')\nclass Own: pass\n")
+    (copy / "own.py").write_text(f"open({str(tmp_path / 'created')!r}, 'w')\nclass Own: pass\n")
     with pytest.raises(UserError, match="cannot be loaded"):
         run(evaluate_qa, "--model_name_or_path", copy, "--output_dir", tmp_path / "x", *SMALL)
-    assert not (tmp_path / "boom").exists()
+    assert not (tmp_path / "created").exists()

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from qa.model.batching import Collator, WindowRows, by_length, padded
 from qa.options.arguments import TrainingOptions
-from qa.training.planner import epoch_of
+from qa.training.planner import plan_epoch
 from qa.training.sampling import LengthGroupedSampler, choose_batch_lengths, choose_padding_lengths
 
 
@@ -107,5 +107,5 @@ def test_a_compiled_model_sees_few_sizes_and_the_plan_counts_their_padding():
     tokens = sum(
         len(batch) * padded(int(LENGTHS[batch].max()), sizes) for batch in (order[i : i + 8] for i in range(0, 4003, 8))
     )
-    assert epoch_of(LENGTHS, args, None)[0] == pytest.approx(tokens / LENGTHS.sum() - 1)
-    assert epoch_of(LENGTHS, plain, None)[0] < 0.05 < epoch_of(LENGTHS, args, None)[0] < 0.15
+    assert plan_epoch(LENGTHS, args, None)[0] == pytest.approx(tokens / LENGTHS.sum() - 1)
+    assert plan_epoch(LENGTHS, plain, None)[0] < 0.05 < plan_epoch(LENGTHS, args, None)[0] < 0.15

@@ -1,4 +1,4 @@
-"""The plan: what it counts, what it measures, and what it chooses."""
+"""The plan: counts, memory estimates and the choice of batches."""
 
 import dataclasses
 
@@ -11,13 +11,13 @@ from helpers.windows import LENGTHS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AlbertConfig, BertConfig
 
-from benchmarks.steps import kept_bytes
+from benchmarks.estimates import kept_bytes
 from qa.model import memory
 from qa.model.memory import GIB, LiveBytes, of_evaluation, of_training
 from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, check_training
 from qa.options.parser import parse_arguments
 from qa.runtime.errors import UserError
-from qa.training.planner import choose, epoch_of, make_plan
+from qa.training.planner import choose_batch, make_plan, plan_epoch
 from qa.training.sampling import LengthGroupedSampler
 from qa.training.trainer import QATrainer
 
@@ -41,20 +41,20 @@ def needed(config=SMALL, batch=8, length=128, precision="fp32", recompute=False,
     return of_training(config, options(**more), batch, length, precision, recompute)
 
 
-def test_live_bytes_by_hand():
+def test_live_bytes_of_a_few_tensors():
     with LiveBytes() as count:
         kept = torch.zeros(1024)
         view = kept[:512].view(2, 256)
-        passing = torch.ones(2048)
+        temporary = torch.ones(2048)
         assert count.live == 4096 + 8192
-        del passing
+        del temporary
         small = torch.ones(1)
-        assert count.live == 4096 + 512, "rounded up to a block of the allocator"
+        assert count.live == 4096 + 512, "rounded up to the block size of the allocator"
     assert count.peak == 12_288 and view.shape and small.shape
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_it_agrees_with_torchs_own_tracker(recompute):
+def test_live_bytes_agree_with_the_tracker_of_torch(recompute):
     tracker = pytest.importorskip("torch.distributed._tools.mem_tracker")
     with FakeTensorMode():
         model = memory.build_model(SMALL, options(), recompute)
@@ -66,7 +66,7 @@ def test_it_agrees_with_torchs_own_tracker(recompute):
             memory.forward(model, 8, 128, "fp32").backward()
     peak = sum(snapshot["Total"] for snapshot in theirs.get_tracker_snapshot("peak").values())
     weights = sum(weight.untyped_storage().nbytes() for weight in model.parameters())
-    assert 0.99 * ours.peak < peak < 1.01 * (ours.peak + weights), "theirs counts the weights that are used, too"
+    assert 0.99 * ours.peak < peak < 1.01 * (ours.peak + weights), "the tracker also counts the weights that are used"
 
 
 @pytest.mark.parametrize(
@@ -74,31 +74,30 @@ def test_it_agrees_with_torchs_own_tracker(recompute):
     [("eager", False, 3.60), ("eager", True, 2.33), (None, False, 2.97), (None, True, 1.70)],
 )
 def test_activations_of_albert_base_at_8_x_384(attention, fused, expected):
-    """GiB that the forward pass keeps, in fp32; measured by others with real tensors. The peak is above it."""
+    """GiB that the forward pass keeps, in fp32, as measured with real tensors. The peak is higher."""
     args = options(attn_implementation=attention, fused_gelu=fused)
     assert kept_bytes(albert(**BASE), args, 8, 384) / GIB == pytest.approx(expected, abs=0.005)
     peak = needed(albert(**BASE), 8, 384, attn_implementation=attention, fused_gelu=fused).activations / GIB
     assert expected < peak < expected + 0.11
 
 
-def test_albert_base_in_fp16_and_xxlarge_recomputed():
+def test_memory_of_albert_base_in_fp16_and_of_xxlarge_with_checkpointing():
     assert needed(albert(**BASE), 8, 384, "fp16").total < 2.5 * GIB
     one, eight = (needed(albert(**XXLARGE), batch, 384, "fp16", True).total / GIB for batch in (1, 8))
     assert one == pytest.approx(3.3, rel=0.05) and eight == pytest.approx(4.3, rel=0.05)
 
 
-def test_the_parts_of_a_small_model():
-    """206 M parameters would be 16 bytes each; these are counted by hand."""
+def test_memory_parts_of_a_small_model():
     with FakeTensorMode():
         count = sum(weight.numel() for weight in memory.build_model(SMALL, options(), False).parameters())
     parts = needed()
-    assert parts.gradients == 4 * count and parts.weights == pytest.approx(4 * count, rel=0.05), "and two buffers"
+    assert parts.gradients == 4 * count and parts.weights == pytest.approx(4 * count, rel=0.05), "plus two buffers"
     assert parts.optimizer == pytest.approx(8 * count, rel=0.01)
     assert needed(optim="sgd").optimizer < 0.01 * parts.optimizer
     assert parts.total == sum(dataclasses.astuple(parts))
 
 
-def test_more_needs_more_and_recomputation_less():
+def test_memory_grows_with_the_batch_and_shrinks_with_recomputation():
     for one, more in (({"batch": 4}, {"batch": 8}), ({"length": 64}, {"length": 128}), ({"precision": "bf16"}, {})):
         assert needed(**one).activations < needed(**more).activations
     assert needed(recompute=True).activations < 0.5 * needed().activations
@@ -110,17 +109,17 @@ def test_more_needs_more_and_recomputation_less():
     assert needed(bert, recompute=True).activations < needed(bert).activations
 
 
-def test_padding_and_steps_are_those_of_the_sampler():
+def test_padding_and_steps_match_the_sampler():
     args = options(
         per_device_train_batch_size=8, gradient_accumulation_steps=3, train_sampling_strategy="group_by_length"
     )
-    padding, steps = epoch_of(LENGTHS, args, None)
+    padding, steps = plan_epoch(LENGTHS, args, None)
     order = list(LengthGroupedSampler(LENGTHS, 8 * 3, args.seed))
     padded = sum(LENGTHS[order[i : i + 8]].max() * len(order[i : i + 8]) for i in range(0, len(order), 8))
     assert padding == pytest.approx(padded / LENGTHS.sum() - 1) and padding < 0.05
     assert steps == 167, "4,003 windows are 501 batches of 8"
-    assert epoch_of(LENGTHS, args, 384)[0] == pytest.approx(384 / LENGTHS.mean() - 1)
-    assert epoch_of(LENGTHS, options(), None)[0] > 0.5
+    assert plan_epoch(LENGTHS, args, 384)[0] == pytest.approx(384 / LENGTHS.mean() - 1)
+    assert plan_epoch(LENGTHS, options(), None)[0] > 0.5
 
 
 @pytest.mark.parametrize(
@@ -129,55 +128,59 @@ def test_padding_and_steps_are_those_of_the_sampler():
         (1700, (16, False)),
         (1000, (8, False)),
         (500, (4, False)),
-        (499, (16, True)),  # two at once would fit without, which is slower
+        (499, (16, True)),  # two would fit without recomputation, which is slower
         (299, (8, True)),
         (120, (1, True)),
         (99, None),
     ],
 )
-def test_what_is_chosen(usable, expected):
-    """100 bytes, and 100 for each window or 20 if recomputed."""
-    assert choose(lambda size, recompute: 100 + (20 if recompute else 100) * size, 16, usable) == expected
+def test_choice_of_batch_size_and_recomputation(usable, expected):
+    """A step needs 100 bytes, and 100 for each window, or 20 with recomputation."""
+    assert choose_batch(lambda size, recompute: 100 + (20 if recompute else 100) * size, 16, usable) == expected
 
 
-def test_what_is_chosen_keeps_the_effective_batch():
+def test_the_chosen_batch_size_divides_the_effective_batch():
     def needs(size, recompute):
         if recompute:
-            raise ValueError("cannot")
+            raise ValueError("not supported")
         return 100 * size
 
-    assert choose(needs, 12, 650) == (6, False) and choose(needs, 12, 350) == (3, False)
-    assert choose(needs, 12, 50) is None
-    assert choose(lambda size, recompute: 10 * size, 12, 1e9, recompute_only=True) == (12, True)
+    assert choose_batch(needs, 12, 650) == (6, False) and choose_batch(needs, 12, 350) == (3, False)
+    assert choose_batch(needs, 12, 50) is None
+    assert choose_batch(lambda size, recompute: 10 * size, 12, 1e9, recompute_only=True) == (12, True)
 
 
-def test_a_plan_within_a_limit_and_beyond():
+def test_a_plan_with_a_memory_limit():
     lengths = np.full(1000, 384)
     args = options(per_device_train_batch_size=2, gradient_accumulation_steps=2, per_device_eval_batch_size=64)
     chosen, plan = make_plan(albert(**XXLARGE), dataclasses.replace(args, gpu_memory_gb="6"), lengths, "bf16")
-    assert plan.peak <= plan.usable == 5 * GIB and plan.effective == 4 and plan.steps == 3 * 250
+    assert plan.peak <= plan.usable == 5 * GIB and plan.effective_batch == 4 and plan.steps == 3 * 250
     assert chosen.activation_checkpointing and chosen.per_device_train_batch_size == plan.batch == 4
     assert chosen.gradient_accumulation_steps == 1 and chosen.per_device_eval_batch_size == 32
-    assert "(4 at once), bf16, activations recomputed" in plan.brief() and "5.00 GiB usable" in plan.full()
+    assert (
+        "(micro-batch size 4), bf16, activation checkpointing" in plan.summary() and "5.00 GiB usable" in plan.details()
+    )
     same, plan = make_plan(SMALL, args, lengths, "bf16")
     assert same == args and plan.usable is None and not plan.recompute
-    with pytest.raises(UserError, match=r"does not fit: one window of 384 tokens at once needs 0\.07 GiB, and 0\.05 "):
+    with pytest.raises(
+        UserError, match=r"does not fit: a micro-batch of one window of 384 tokens needs 0\.07 GiB, and 0\.05 "
+    ):
         make_plan(SMALL, dataclasses.replace(args, gpu_memory_gb="1.05"), lengths, "bf16")
 
 
-def test_the_plan_of_a_compiled_run_says_its_lengths():
+def test_the_plan_of_a_compiled_run_shows_its_batch_lengths():
     args = options(train_sampling_strategy="group_by_length", torch_compile=True)
-    assert ", to 8 lengths" in make_plan(SMALL, args, LENGTHS, "bf16")[1].full()
-    assert " lengths" not in make_plan(SMALL, args, LENGTHS, "bf16", pad_to=384)[1].full()
+    assert ", to 8 lengths" in make_plan(SMALL, args, LENGTHS, "bf16")[1].details()
+    assert " lengths" not in make_plan(SMALL, args, LENGTHS, "bf16", pad_to=384)[1].details()
 
 
-def test_a_model_that_cannot_be_measured_keeps_its_batch(monkeypatch, capsys):
+def test_a_model_that_cannot_be_measured_keeps_its_batch_size(monkeypatch, capsys):
     def of_training(*args):
-        raise RuntimeError("content is needed")
+        raise RuntimeError("data is needed")
 
     monkeypatch.setattr(memory, "of_training", of_training)
     args = options(per_device_train_batch_size=4)
-    with pytest.raises(UserError, match="cannot be estimated: content is needed; leave out gpu_memory_gb"):
+    with pytest.raises(UserError, match="cannot be estimated: data is needed; leave out gpu_memory_gb"):
         make_plan(SMALL, dataclasses.replace(args, gpu_memory_gb="6"), LENGTHS, "bf16")
     monkeypatch.setattr("qa.training.planner.usable_memory", lambda args: 5 * GIB)
     automatic = dataclasses.replace(args, gpu_memory_gb="auto")
@@ -186,7 +189,7 @@ def test_a_model_that_cannot_be_measured_keeps_its_batch(monkeypatch, capsys):
     assert "note: the memory of this model cannot be estimated" in capsys.readouterr().err
 
 
-RECIPES = {  # of the configurations on the Hub
+RECIPES = {  # sizes in the configurations on the Hub
     "base": BASE,
     "large": {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24},
     "xlarge": {"hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 16, "num_hidden_layers": 24},
@@ -204,17 +207,17 @@ def test_every_recipe_fits_6_gb(name):
     assert args.gpu_memory_gb == "auto" and args.dropout == 0 and args.warmup_steps == 0.1
     args = dataclasses.replace(args, gpu_memory_gb="6")
     _, plan = make_plan(albert(**RECIPES[name]), args, np.full(88_500, data.max_seq_length), "fp16")
-    assert plan.peak <= 5 * GIB and plan.effective == 48
-    print(f"albert-{name}-v2: {plan.brief()}")
+    assert plan.peak <= 5 * GIB and plan.effective_batch == 48
+    print(f"albert-{name}-v2: {plan.summary()}")
 
 
-def test_the_size_of_the_gpu_is_checked():
+def test_an_invalid_gpu_memory_is_rejected():
     for wrong in ("six", "0.5", "nan", "-6"):
         with pytest.raises(UserError, match="gpu_memory_gb must be auto or a number above 1"):
             check_training(dataclasses.replace(options(num_train_epochs=1), output_dir="x", gpu_memory_gb=wrong))
 
 
-def test_plan_prints_and_trains_nothing(tiny_data, tiny_model, tmp_path, capsys):
+def test_plan_prints_the_plan_and_does_not_train(tiny_data, tiny_model, tmp_path, capsys):
     train_tiny(tiny_data, tiny_model, tmp_path / "run", "--plan", "--gpu_memory_gb", 6)
     printed = capsys.readouterr().out
     for name in ("windows", "padding", "steps", "peak memory", "gradients", "optimizer states", "activations", "5.00"):
@@ -222,20 +225,20 @@ def test_plan_prints_and_trains_nothing(tiny_data, tiny_model, tmp_path, capsys)
     assert not (tmp_path / "run").exists()
 
 
-def test_the_chosen_plan_is_saved_and_used_again(tiny_data, tiny_model, tmp_path, monkeypatch, capsys):
-    """On a smaller GPU the run would be planned anew; interrupted, it goes on as it was begun."""
+def test_a_resumed_run_keeps_its_chosen_batches(tiny_data, tiny_model, tmp_path, monkeypatch, capsys):
+    """A run resumed with less memory keeps the batches it was started with, instead of choosing again."""
     run, more = tmp_path / "run", ("--save_strategy", "steps", "--eval_strategy", "no", "--save_steps", 2)
     more += ("--load_best_model_at_end", "false", "--max_eval_samples", 2)
     with monkeypatch.context() as patch:
-        patch.setattr(QATrainer, "save_finished", lambda trainer: (_ for _ in ()).throw(UserError("cut off")))
-        with pytest.raises(UserError, match="cut off"):
+        patch.setattr(QATrainer, "save_finished", lambda trainer: (_ for _ in ()).throw(UserError("interrupted")))
+        with pytest.raises(UserError, match="interrupted"):
             train_tiny(tiny_data, tiny_model, run, *more, "--gpu_memory_gb", 6)
     settings = yaml.safe_load((run / "checkpoint-6/settings.yaml").read_text())
     assert settings["per_device_train_batch_size"] == 16 and "gradient_accumulation_steps" not in settings, "1"
-    assert "(16 at once)" in capsys.readouterr().out
+    assert "(micro-batch size 16)" in capsys.readouterr().out
     tight = memory.WORKSPACE / GIB + 1.0005
     train_tiny(tiny_data, tiny_model, tmp_path / "other", *more, "--gpu_memory_gb", tight)
-    assert "(16 at once)" not in capsys.readouterr().out
+    assert "(micro-batch size 16)" not in capsys.readouterr().out
     train_tiny(tiny_data, tiny_model, run, *more, "--gpu_memory_gb", tight)
-    said = capsys.readouterr()
-    assert "(16 at once)" in said.out and "going on from" in said.out
+    printed = capsys.readouterr()
+    assert "(micro-batch size 16)" in printed.out and "going on from" in printed.out
