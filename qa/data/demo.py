@@ -91,8 +91,8 @@ def make_paragraph(sampler: FactSampler, has_unanswerable: bool) -> tuple[str, l
     None.
     """
     values, context, asked = sampler.draw_values(), "", []
-    told = sampler.rng.sample(FACTS, 4)
-    for sentences, questions in told:
+    stated = sampler.rng.sample(FACTS, 4)
+    for sentences, questions in stated:
         sentence = sampler.rng.choice(sentences)
         for kind, forms in questions.items():
             before = context + sentence[: sentence.index("{" + kind + "}")].format(**values)
@@ -100,8 +100,8 @@ def make_paragraph(sampler: FactSampler, has_unanswerable: bool) -> tuple[str, l
         context += sentence.format(**values) + " "
     chosen = sampler.rng.sample(asked, 2)
     if has_unanswerable:
-        (untold,) = (questions for sentences, questions in FACTS if (sentences, questions) not in told)
-        forms = list(itertools.chain(*untold.values()))
+        (unstated,) = (questions for sentences, questions in FACTS if (sentences, questions) not in stated)
+        forms = list(itertools.chain(*unstated.values()))
         chosen = [
             (sampler.rng.choice(forms).format(**values), None, 0) if sampler.rng.random() < 1 / 3 else question
             for question in chosen

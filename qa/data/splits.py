@@ -21,7 +21,7 @@ UNSCORED = "empty question"  # dropped in evaluation without changing the score 
 def read_splits(
     args: DataArguments, names: tuple[str, ...], seed: int = 42, cache_dir: str | None = None
 ) -> dict[str, Split]:
-    """Read and check those of the splits ``names`` that the arguments name a source for.
+    """Read and check the splits ``names``, except those for which the arguments name no source.
 
     Sets ``args.version_2_with_negative`` from the data if it is None.
 
