@@ -142,7 +142,7 @@ def control_character(text: str) -> str:
     return f"U+{ord(found[0]):04X} at {found.start()}" if found else ""
 
 
-def parse_answers(value) -> list[tuple[object, object]]:
+def parse_answers(value) -> list[tuple[str, object]]:
     """Return (text, answer_start) pairs from any of the usual representations of answers; offsets are not checked.
 
     Raises:
