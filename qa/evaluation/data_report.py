@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qa.data.checks import Problem
-from qa.data.splits import Split, require_usable
+from qa.data.examples import Split
+from qa.data.splits import require_usable
 from qa.data.statistics import check_dropped, count_questions, unreachable_problems
 from qa.data.window_cache import load_windows
 from qa.evaluation.coverage import LOWEST_LABEL_F1, WindowStatistics, summarize

@@ -5,8 +5,9 @@ import zipfile
 
 import numpy as np
 
+from qa.data.examples import Split
 from qa.data.formats import read_text_file
-from qa.data.splits import Split, load_splits
+from qa.data.splits import load_splits
 from qa.data.windows import WindowArrays
 from qa.inference.spans import LARGEST
 from qa.io.files import require_file

@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import TrainingArguments
 
-from qa.data.splits import Split
+from qa.data.examples import Split
 from qa.data.window_cache import load_windows
 from qa.data.windows import WindowArrays, WindowSettings, check_lengths
 from qa.evaluation.evaluator import Evaluation, Evaluator, plain_metrics

@@ -6,7 +6,8 @@ from functools import cached_property
 import numpy as np
 from datasets import Dataset
 
-from qa.data.splits import Split, load_splits
+from qa.data.examples import Split
+from qa.data.splits import load_splits
 from qa.data.statistics import check_dropped, describe, is_reachable
 from qa.data.window_cache import load_windows
 from qa.data.windows import WindowArrays, column
