@@ -17,15 +17,16 @@ from qa.io.run_folder import SETTINGS
 from qa.model import memory
 from qa.model.batching import padded
 from qa.model.memory import GIB, Memory
-from qa.options.arguments import TrainingOptions
 from qa.options.saved import read_settings
+from qa.options.table import TABLE
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import table, warn
 from qa.runtime.distributed import divide_batch, on_main_process
 from qa.runtime.errors import UserError, one_line
 from qa.training.sampling import choose_batch_lengths, epoch_batches
 
 FEWEST = 4  # windows at once that are still worth it to keep activations: recomputing costs a third more arithmetic
-CHOSEN = "per_device_train_batch_size", "gradient_accumulation_steps", "activation_checkpointing"
+PLANNED = [row.name for row in TABLE.values() if row.planned]
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,8 @@ def earlier_choice(args: TrainingOptions) -> dict | None:
     if not saved or args.overwrite_output_dir or not (saved[0] / SETTINGS).is_file():
         return None
     before, default = read_settings(saved[0] / SETTINGS), TrainingOptions(output_dir="")
-    chosen = {name: before.get(name, getattr(default, name)) for name in CHOSEN}
-    effective = chosen[CHOSEN[0]] * chosen[CHOSEN[1]]
+    chosen = {name: before.get(name, getattr(default, name)) for name in PLANNED}
+    effective = chosen["per_device_train_batch_size"] * chosen["gradient_accumulation_steps"]
     same = effective == args.per_device_train_batch_size * args.gradient_accumulation_steps
     return chosen if before.get("gpu_memory_gb") and same else None
 
@@ -275,4 +276,4 @@ def print_plan(
         size = torch.cuda.get_device_properties(args.device).total_memory
         if plan.peak > 0.9 * size:
             warn(f"warning: the GPU has {gib(size)}, so this may not fit; gpu_memory_gb: auto finds batches that do")
-    return {name: getattr(args, name) for name in (*CHOSEN, "per_device_eval_batch_size")}
+    return {name: getattr(args, name) for name in (*PLANNED, "per_device_eval_batch_size")}

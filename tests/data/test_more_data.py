@@ -17,8 +17,10 @@ import train
 from qa.data.splits import load_splits, read_splits
 from qa.hub.model_card import make_card, record_run
 from qa.io.files import write_json, write_yaml
-from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, as_settings
+from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
+from qa.options.saved import as_settings
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
 
 ALL = ModelArguments, DataArguments, TrainingOptions
