@@ -36,17 +36,17 @@ def print_help_if_asked(command: str, description: str, config: Path | None = No
     if not {"-h", "--help"} & set(sys.argv[1:]):
         return
     rows = [row for row in (*OTHERS, *RUN) if row.common]
-    print(common_help(command, description, rows, read_values(config)))
+    print(common_help(command, description, rows, config))
     sys.exit()
 
 
-def common_help(command: str, description: str, rows: list[Option], values: dict[str, Any]) -> str:
+def common_help(command: str, description: str, rows: list[Option], config: Path | None = None) -> str:
     """Return the text of ``--help``: at most 60 lines of 80 columns."""
-    lines = [description.strip(), ""]
+    lines, values = [description.strip(), ""], read_values(config)
     for group in GROUPS[command]:
         lines.append(f"{group}:")
         lines += [line for row in rows if row.group == group for line in option_lines(row, values, whole=False)]
-    recipe = " (default: config.yaml)" if values else ""
+    recipe = f" (default: {config.name})" if config else ""
     return "\n".join([*lines, "", f"--config FILE sets any of these{recipe}.", "--help_all shows every option."])
 
 

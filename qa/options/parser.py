@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from qa.options.config_file import read_config
 from qa.options.help import HELP_FLAGS, print_all_options
@@ -189,9 +189,9 @@ class GivenOptions:
             raise UserError(one_line(error)) from None
         for arguments in built:
             if isinstance(arguments, OurTrainingOptions):
-                from qa.options.training_arguments import check_training
+                from qa.options.training_arguments import TrainingOptions, check_training
 
-                check_training(arguments)
+                check_training(cast(TrainingOptions, arguments))
         return tuple(built)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import yaml
 
@@ -25,7 +25,7 @@ def as_settings(*parsed) -> dict:
     settings: dict = {}
     for arguments in parsed:
         if isinstance(arguments, OurTrainingOptions):
-            settings |= training_settings(arguments)
+            settings |= training_settings(cast("TrainingOptions", arguments))
         else:
             values = dataclasses.asdict(arguments)
             settings |= {name: value[0] if is_single(value) else value for name, value in values.items()}

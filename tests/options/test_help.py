@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from qa.options.arguments import REPOSITORY
-from qa.options.help import GROUPS, common_help, read_values
+from qa.options.help import GROUPS, common_help
 from qa.options.option import Option
 from qa.options.table import OTHERS, RUN
 
@@ -29,7 +29,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def shown(command: str, config=None) -> str:
     text = (REPOSITORY / f"{command}.py").read_text(encoding="utf-8")
     rows = [row for row in (*OTHERS, *RUN) if row.common]
-    return common_help(command, ast.get_docstring(ast.parse(text)), rows, read_values(config))
+    return common_help(command, ast.get_docstring(ast.parse(text)), rows, config)
 
 
 @pytest.mark.parametrize("command", GROUPS)
@@ -59,7 +59,7 @@ def test_ask_shows_its_own_batch_size():
     assert "Windows in a batch (16)" in shown("ask")
 
 
-def test_a_common_option_is_shown_by_its_first_sentence(monkeypatch):
+def test_a_common_option_is_shown_by_its_first_sentence():
     row = Option("half_life", "data", "Steps it takes. Of the second kind.", 3, common=True)
-    text = common_help("train", "Train.", [row], {})
+    text = common_help("train", "Train.", [row])
     assert "  --half_life                   Steps it takes (3)\n" in text
