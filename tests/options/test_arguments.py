@@ -8,7 +8,7 @@ import pytest
 
 from qa.io.files import write_yaml
 from qa.options.arguments import REPOSITORY, DataArguments, EvaluationArguments, ModelArguments
-from qa.options.parser import parse_arguments
+from qa.options.parser import parse_arguments, read_options
 from qa.options.saved import as_settings
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
@@ -156,12 +156,12 @@ def test_exit_status_and_stderr_of_a_mistake():
     assert done.stderr == "error: unknown option lerning_rate: did you mean learning_rate?\n"
 
 
-def test_help_shows_every_option_with_its_default():
-    done = command("evaluate_qa.py", "--help_all")
-    text = " ".join(done.stdout.split())
-    assert done.returncode == 0 and "Longest answer in tokens. (default: 30)" in text
+def test_help_all_shows_every_option_with_its_default(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        read_options((*ALL, EvaluationArguments), ["--help_all"], description="Evaluate.")
+    text = " ".join(capsys.readouterr().out.split())
+    assert not stopped.value.code and "Longest answer in tokens. (default: 30)" in text
+    assert text.startswith("Evaluate.") and "--config" in text
     for kind in (*ALL, EvaluationArguments):
         for item in dataclasses.fields(kind):
             assert f" --{item.name} " in text or item.name == "hub_token"
-    for name in ("--config", "--max_seq_length", "--predictions", "--per_device_eval_batch_size", "--dataset_name"):
-        assert name in text
