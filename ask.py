@@ -1,9 +1,12 @@
 """Ask a fine-tuned model questions about a text of any length.
 
 Examples:
-    python ask.py --model_name_or_path my_qa_model --question "Who wrote it?" --context "It was written by Ann."
-    python ask.py --model_name_or_path my_qa_model --context_file book.txt       # then type one question after another
-    python ask.py --model_name_or_path my_qa_model --input questions.jsonl --output answers.jsonl
+    python ask.py --model_name_or_path my_qa_model \\
+        --question "Who wrote it?" --context "It was written by Ann."
+    python ask.py --model_name_or_path my_qa_model \\
+        --context_file book.txt    # then type one question after another
+    python ask.py --model_name_or_path my_qa_model \\
+        --input questions.jsonl --output answers.jsonl
 
 From Python, in place of ``from transformers import pipeline``:
 
@@ -18,6 +21,10 @@ if __name__ == "__main__":
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries load ends it without a traceback
 
+    from qa.options.help import print_help_if_asked
+
+    print_help_if_asked("ask", __doc__)  # before the libraries load
+
 
 from pathlib import Path
 
@@ -27,7 +34,7 @@ from qa.inference.batch_file import answer_file, read_questions
 from qa.inference.terminal import ask_repeatedly, print_answers
 from qa.options.arguments import AskArguments, DataArguments, ModelArguments
 from qa.options.combinations import check_ask_options
-from qa.options.parser import parse_arguments
+from qa.options.parser import read_options
 from qa.options.saved import saved_settings
 from qa.runtime.console import table
 from qa.runtime.errors import UserError
@@ -38,9 +45,10 @@ __all__ = ["QuestionAnswerer", "pipeline"]
 
 def main() -> None:
     kinds = ModelArguments, DataArguments, AskArguments
-    model_args, _, ask = parse_arguments(kinds, description=__doc__)
+    given = read_options(kinds, description=__doc__)
+    model_args, _, ask = given.build()
     check_ask_options(model_args, ask)  # errors of the command line before those of saved settings
-    model_args, data_args, ask = parse_arguments(kinds, saved=saved_settings(model_args))
+    model_args, data_args, ask = given.over(saved_settings(model_args)).build()
     context = read_text_file(ask.context_file) if ask.context_file else ask.context
     rows = list(read_questions(ask.input, context)) if ask.input else []
     if ask.input and not rows:

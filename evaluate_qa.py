@@ -1,11 +1,13 @@
-"""Evaluate a fine-tuned model, or score predictions or logits that were saved before.
+"""Evaluate a fine-tuned model, or score saved predictions or logits.
 
 Examples:
     python evaluate_qa.py --model_name_or_path my_qa_model
-    python evaluate_qa.py --model_name_or_path my_qa_model --compare other_model/evaluation
-    python evaluate_qa.py --validation_file dev.json --predictions predictions.json --output_dir scored
-    python evaluate_qa.py --validation_file dev.json --logits logits.npz --tokenizer_name my_qa_model \\
-        --max_answer_length 20 --output_dir scored
+    python evaluate_qa.py --model_name_or_path my_qa_model \\
+        --compare other_model/evaluation
+    python evaluate_qa.py --validation_file dev.json \\
+        --predictions predictions.json --output_dir scored
+    python evaluate_qa.py --validation_file dev.json --logits logits.npz \\
+        --tokenizer_name my_qa_model --max_answer_length 20 --output_dir scored
 
 Data and lengths default to the settings saved with the model.
 """
@@ -14,6 +16,10 @@ if __name__ == "__main__":
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries load ends it without a traceback
+
+    from qa.options.help import print_help_if_asked
+
+    print_help_if_asked("evaluate_qa", __doc__)  # before the libraries load
 
 
 from pathlib import Path
@@ -26,10 +32,11 @@ from qa.evaluation.scores import gold_answers, score_predictions
 from qa.io.files import make_folder, write_json
 from qa.io.run_folder import COMPARISON, PREDICTIONS
 from qa.model.loading import load_config
-from qa.options.arguments import DataArguments, EvaluationArguments, ModelArguments, TrainingOptions
-from qa.options.combinations import check_evaluation_options
-from qa.options.parser import parse_arguments
+from qa.options.arguments import DataArguments, EvaluationArguments, ModelArguments
+from qa.options.combinations import check_evaluation_options, default_evaluation_folder
+from qa.options.parser import read_options
 from qa.options.saved import read_settings, saved_settings
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import table, warn
 from qa.runtime.distributed import init_distributed
 from qa.runtime.errors import UserError
@@ -40,11 +47,12 @@ from qa.training.evaluate import evaluate_model, evaluate_predictions
 def main() -> None:
     init_distributed()
     kinds = ModelArguments, DataArguments, TrainingOptions, EvaluationArguments
-    model_args, _, args, eval_args = parse_arguments(kinds, description=__doc__)
-    check_evaluation_options(model_args, args, eval_args)  # errors of the command line before those of saved settings
+    given = read_options(kinds, description=__doc__)
+    model_args, _, _, eval_args = given.build()
+    check_evaluation_options(model_args, eval_args, given.value("output_dir"))  # before errors of saved settings
     saved = saved_settings(model_args)
-    model_args, data_args, args, eval_args = parse_arguments(kinds, saved=saved)
-    check_evaluation_options(model_args, args, eval_args)
+    given = given.over(saved, output_dir=default_evaluation_folder(model_args))
+    model_args, data_args, args, eval_args = given.build()
     if model_args.model_name_or_path:
         load_config(model_args)  # a wrong name fails before the data are read
 

@@ -1,15 +1,23 @@
-"""Check SQuAD-format data: report every problem, cut the questions into windows, and summarize both.
+"""Check SQuAD-format data: report every problem, cut the questions into windows,
+and summarize both.
 
 Examples:
-    python preprocess.py                                                      # the data of config.yaml
-    python preprocess.py --tokenizer_name albert/albert-base-v2 --train_file my.json --output_dir checked
-    python preprocess.py --train_file my.json --output_dir checked --strict   # any problem gives exit status 2
+    python preprocess.py    # the data of config.yaml
+    python preprocess.py --train_file my.json --output_dir checked \\
+        --tokenizer_name albert/albert-base-v2
+    python preprocess.py --train_file my.json --output_dir checked \\
+        --strict            # any problem gives exit status 2
 """
 
 if __name__ == "__main__":
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries load ends it without a traceback
+
+    from qa.options.arguments import REPOSITORY
+    from qa.options.help import print_help_if_asked
+
+    print_help_if_asked("preprocess", __doc__, REPOSITORY / "config.yaml")  # before the libraries load
 
 
 from qa.data.demo import write_demo
@@ -19,8 +27,9 @@ from qa.evaluation.data_report import inspect_split, print_reports, write_proble
 from qa.io.files import make_folder, write_json
 from qa.io.run_folder import PROBLEMS, SUMMARY
 from qa.model.loading import load_tokenizer
-from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions
+from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
 from qa.runtime.process import run_command
 

@@ -2,15 +2,21 @@
 
 Examples:
     python publish.py --model_dir my_qa_model --hub_model_id USER/NAME
-    python publish.py --model_dir my_qa_model --hub_model_id USER/NAME --private true --tag v1
+    python publish.py --model_dir my_qa_model --hub_model_id USER/NAME \\
+        --private true --tag v1
 
-Log in first with `hf auth login` and a token with write access. Rerun the same command to send only what is missing.
+Log in first with `hf auth login` and a token with write access. Rerun the same
+command to send only what is missing.
 """
 
 if __name__ == "__main__":
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries load ends it without a traceback
+
+    from qa.options.help import print_help_if_asked
+
+    print_help_if_asked("publish", __doc__)  # before the libraries load
 
 
 from pathlib import Path

@@ -1,17 +1,22 @@
 """Fine-tune an encoder for extractive question answering.
 
 Examples:
-    python train.py                                   # the recipe of config.yaml: ALBERT-base on SQuAD 1.1
-    python train.py --config configs/demo.yaml        # a minute on a CPU, no network
-    python train.py --plan --gpu_memory_gb 6          # memory it needs, and batches that fit, without training
-    python train.py --train_file my.json --validation_file my_dev.json --output_dir my_model
-    torchrun --nproc_per_node 4 train.py              # four GPUs, the same batch; see docs/scaling.md
+    python train.py                             # config.yaml: ALBERT, SQuAD 1.1
+    python train.py --config configs/demo.yaml  # a minute on a CPU, no network
+    python train.py --plan --gpu_memory_gb 6    # memory it needs, no training
+    python train.py --train_file my.json --validation_file my_dev.json
+    torchrun --nproc_per_node 4 train.py        # four GPUs: docs/scaling.md
 """
 
 if __name__ == "__main__":
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries load ends it without a traceback
+
+    from qa.options.arguments import REPOSITORY
+    from qa.options.help import print_help_if_asked
+
+    print_help_if_asked("train", __doc__, REPOSITORY / "config.yaml")  # before the libraries load
 
 
 from pathlib import Path
@@ -22,8 +27,9 @@ from qa.evaluation.scores import check_metric_name
 from qa.hub import publish as hub
 from qa.model.device import bf16_supported, fit_to_device, wanted_precision
 from qa.model.loading import check_fit, load_config, load_tokenizer, position_limit
-from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions
+from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.distributed import init_distributed, on_main_process
 from qa.runtime.process import run_command
 from qa.training.planner import plan_run

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PretrainedConfig
 
 from qa.model import memory
-from qa.options.arguments import TrainingOptions
+from qa.options.training_arguments import TrainingOptions
 
 
 class Flops:

@@ -27,7 +27,8 @@ from qa.model.device import AUTOCAST, fit_to_device
 from qa.model.loading import takes_token_types
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
-from qa.options.arguments import DataArguments, TrainingOptions
+from qa.options.arguments import DataArguments
+from qa.options.training_arguments import TrainingOptions
 from qa.training.compilation import compile_blocks
 from qa.training.planner import plan_epoch
 from qa.training.sampling import FixedOrderSampler, LengthGroupedSampler

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import HfArgumentParser, PretrainedConfig
+from transformers import PretrainedConfig
 from transformers.utils import is_torch_tf32_available
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -34,7 +34,10 @@ from qa.model import memory
 from qa.model.device import bf16_supported
 from qa.model.loading import load_config, load_tokenizer
 from qa.model.memory import GIB
-from qa.options.arguments import DataArguments, ModelArguments, TrainingOptions, option
+from qa.options.arguments import DataArguments, ModelArguments
+from qa.options.option import option
+from qa.options.parser import parse_arguments
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError, one_line
 from qa.runtime.process import run_command
 from qa.training.compilation import GRAPHS
@@ -244,7 +247,7 @@ def activations(config: PretrainedConfig) -> dict[str, float]:
 
 
 def main() -> None:
-    options = HfArgumentParser(Options, description=__doc__).parse_args_into_dataclasses()[0]
+    (options,) = parse_arguments((Options,), description=__doc__)
     for name in ("model_dir", "validation_file", "output_dir"):
         if not getattr(options, name):
             raise UserError(f"--{name} is required")

@@ -16,8 +16,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from qa.io import run_folder
 from qa.io.run_folder import RUN, SETTINGS
-from qa.options.arguments import REPOSITORY, TrainingOptions
-from qa.options.saved import HYPERPARAMETERS, PUBLISHED
+from qa.options.arguments import REPOSITORY
+from qa.options.saved import published_names
+from qa.options.table import TABLE, find_option
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "huggingface_hub")
@@ -79,8 +81,8 @@ def is_local_path(text: str) -> bool:
 
 
 def clean_command(argv: list[str]) -> str:
-    """The command as it was typed, with the last part of each path only, and without what publishes or resumes."""
-    words, skip = ["python", f"{Path(argv[0]).stem}.py"], ("--push_to_hub", "--hub_", "--cache_dir", "--resume_from")
+    """Return the command as it was typed, with the last part of each path only and without private options."""
+    words = ["python", f"{Path(argv[0]).stem}.py"]
     options: list[list[str]] = []
     for word in argv[1:]:
         if word.startswith("--") or not options:
@@ -89,7 +91,7 @@ def clean_command(argv: list[str]) -> str:
         else:
             options[-1].append(word)
     for name, *values in options:
-        if name.startswith(skip):
+        if find_option(name[2:]).private:
             continue
         for value in values:
             inside = name == "--config" and Path(value).resolve().is_relative_to(REPOSITORY)
@@ -127,10 +129,9 @@ def published_settings(folder: Path) -> dict:
         raise UserError(f"{path}: not YAML") from None
     run = load_json(folder / RUN)
     names = {"model_name_or_path": run.get("base_model"), "dataset_name": run.get("dataset")}
-    settings = {name: settings[name] for name in PUBLISHED if settings.get(name) is not None} | names
+    settings = {name: settings[name] for name in published_names() if settings.get(name) is not None} | names
     if not names["dataset_name"]:
-        for name in ("dataset_config_name", "max_train_samples_per_source"):
-            settings.pop(name, None)
+        settings = {name: value for name, value in settings.items() if find_option(name).belongs_to != "sources"}
     return {name: value for name, value in settings.items() if value is not None}
 
 
@@ -231,8 +232,9 @@ def data_name(settings: dict) -> tuple[str, str | None]:
 def hyperparameters(settings: dict) -> list[tuple[str, object]]:
     """Return names and values of the options that determine the result, defaults included."""
     default = TrainingOptions(output_dir="").to_dict()
-    rows = [(name, settings.get(name, default[name])) for name in HYPERPARAMETERS]
-    return rows + [(name, settings[name]) for name in PUBLISHED if name in settings and name not in HYPERPARAMETERS]
+    always = [row.name for row in TABLE.values() if row.published == "always"]
+    rows = [(name, settings.get(name, default[name])) for name in always]
+    return rows + [(name, settings[name]) for name in published_names() if name in settings and name not in always]
 
 
 def measurements(run: dict, trained: dict) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from qa.options.arguments import TrainingOptions
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
 
 AUTOCAST = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}  # what matrices are multiplied in

@@ -22,7 +22,7 @@ from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTra
 from qa.model.device import AUTOCAST
 from qa.model.loading import takes_token_types
 from qa.model.optimizations import prepare_model
-from qa.options.arguments import TrainingOptions
+from qa.options.training_arguments import TrainingOptions
 
 GIB = 2**30
 BLOCK = 512  # bytes; CUDA's allocator rounds sizes up to multiples of it

@@ -8,7 +8,7 @@ from transformers.masking_utils import AttentionMaskInterface, bidirectional_mas
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.albert.modeling_albert import AlbertLayerGroup
 
-from qa.options.arguments import TrainingOptions
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError, one_line
 
 

@@ -4,8 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-from transformers import TrainingArguments
-
 from qa.io import run_folder
 from qa.io.files import require_file
 from qa.options.arguments import AskArguments, EvaluationArguments, ModelArguments
@@ -13,9 +11,9 @@ from qa.runtime.errors import UserError
 
 
 def check_evaluation_options(
-    model_args: ModelArguments, args: TrainingArguments, eval_args: EvaluationArguments
+    model_args: ModelArguments, eval_args: EvaluationArguments, output_dir: str | None
 ) -> None:
-    """Raise UserError unless there is one thing to evaluate; sets the default ``output_dir``."""
+    """Raise UserError unless there is one thing to evaluate and a place for the results."""
     sources = [name for name in ("predictions", "logits") if getattr(eval_args, name)]
     if len(sources) == 2 or (not sources and not model_args.model_name_or_path):
         raise UserError("give what to evaluate, one of --model_name_or_path, --predictions and --logits")
@@ -35,12 +33,16 @@ def check_evaluation_options(
         raise UserError(
             f"compare {eval_args.compare!r}: must be the folder of another evaluation, with predictions.json"
         )
-    if args.output_dir == TrainingArguments(None).output_dir:
-        if sources:
-            raise UserError(f"--{sources[0]} needs --output_dir, the folder for the results")
-        name = model_args.model_name_or_path
-        local = Path(name).is_dir()
-        args.output_dir = str(Path(name) / run_folder.EVALUATION) if local else f"{name.replace('/', '--')}-evaluation"
+    if sources and output_dir is None:
+        raise UserError(f"--{sources[0]} needs --output_dir, the folder for the results")
+
+
+def default_evaluation_folder(model_args: ModelArguments) -> str | None:
+    """Return where the results of a model go: into its folder, or for a model on the Hub into the current one."""
+    name = model_args.model_name_or_path
+    if name is None:
+        return None
+    return str(Path(name) / run_folder.EVALUATION) if Path(name).is_dir() else f"{name.replace('/', '--')}-evaluation"
 
 
 def check_ask_options(model_args: ModelArguments, ask: AskArguments) -> None:

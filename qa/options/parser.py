@@ -1,213 +1,234 @@
-"""One YAML file and command-line overrides, read into typed dataclasses.
+"""Read one YAML file and the command line into typed dataclasses.
 
-The YAML file is rendered into command-line arguments and parsed together with the real ones, once, so
-that ``2e-5`` is a number, ``no`` a word and ``fp16: maybe`` an error wherever they are written.
+Each value of the file is rendered into command-line arguments and parsed like those, so that ``2e-5`` is a number,
+``no`` a word and ``fp16: maybe`` an error wherever they are written.
 """
 
 import argparse
 import dataclasses
 import difflib
-import json
 import re
 import sys
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
-import yaml
-from transformers import HfArgumentParser, TrainingArguments
-
-from qa.options.arguments import LISTS, RENAMED, TrainingOptions, check_training
+from qa.options.config_file import read_config
+from qa.options.help import HELP_FLAGS, print_all_options
+from qa.options.option import value_type
+from qa.options.table import TABLE, TRAINING, find_option
+from qa.options.training_fields import OurTrainingOptions
 from qa.runtime.errors import UserError, one_line
 
-# Groups of options that answer the same question. Given on the command line, one side replaces the
-# other side's value in the YAML file; given on one level, both together are an error.
-ALTERNATIVES = (
-    (("dataset_name",), ("train_file", "validation_file")),
-    (("validation_file",), ("validation_split_percentage",)),
-    (("model_name_or_path",), ("config_name",)),
-)
 
-# Of the settings saved with a model, those that say where the model itself came from and went to, and
-# those that hold for its data only, when other data are named.
-OF_THE_RUN = ("model_name_or_path", "config_name", "tokenizer_name", "model_revision", "cache_dir", "output_dir")
-OF_THE_DATA = ("max_train_samples", "max_eval_samples", "version_2_with_negative", "dataset_config_name")
-OF_THE_DATA += ("max_train_samples_per_source", "columns")
-# Lists with a value for each source, which say nothing of other sources.
-BY_SOURCE = ("dataset_config_name", "max_train_samples_per_source")
+def boolean(text: str) -> bool:
+    """Return the truth value of a word. Raises ArgumentTypeError for other words."""
+    if text.lower() in ("yes", "true", "t", "y", "1"):
+        return True
+    if text.lower() in ("no", "false", "f", "n", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"must be true or false, not {text!r}")
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Every option once, with the type of its value and its default; the description as it is written."""
+class StoreOnce(argparse.Action):
+    """Store all values of an option that takes several; of two occurrences the first would be lost."""
 
-    def _format_action_invocation(self, action):
-        kind = getattr(action.type, "__name__", "value")
-        takes = "" if action.nargs == 0 else f" {'true|false' if kind == 'string_to_bool' else kind}"
-        if action.choices and action.nargs != 0:
-            takes = f" {{{','.join(str(choice) for choice in action.choices)}}}"
-        return action.option_strings[0] + takes
+    def __call__(self, parser, namespace, values, option_string=None):
+        if hasattr(namespace, self.dest):
+            parser.error(f"{self.dest} is given twice: write --{self.dest} and then all its values")
+        setattr(namespace, self.dest, values)
 
 
-class ArgumentParser(HfArgumentParser):
-    """HfArgumentParser without abbreviations, whose errors are one line and not a page of usage."""
+class ArgumentParser(argparse.ArgumentParser):
+    """The options that the fields of dataclasses are, by the rules of ``HfArgumentParser``.
 
-    def __init__(self, dataclass_types: Iterable[type], **kwargs):
-        kwargs |= {"allow_abbrev": False, "formatter_class": HelpFormatter, "usage": "%(prog)s [--option value ...]"}
-        super().__init__(dataclass_types, **kwargs)
-        self.add_argument("--config", type=str, help="YAML file with any of these options")
+    Its namespace holds only what was given. Errors are one line, raised as UserError.
+    """
+
+    def __init__(self, kinds: Iterable[type]):
+        super().__init__(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+        for kind in kinds:
+            hints = get_type_hints(kind)
+            for item in dataclasses.fields(kind):
+                if item.init:
+                    self.add_field(item, hints[item.name])
+        self.names = {action.dest for action in self._actions}
+        self.add_argument("--config")
+
+    def add_field(self, item: dataclasses.Field, hint) -> None:
+        """Add one field. Its metadata may hold arguments of ``add_argument``, as in ``TrainingArguments``."""
+        known = {name: value for name, value in item.metadata.items() if name in ("nargs", "const", "choices")}
+        kind = value_type(hint)
+        if get_origin(kind) is list:
+            known |= {"type": get_args(kind)[0], "nargs": "+", "action": StoreOnce}
+        elif get_origin(kind) is Literal:
+            known["choices"] = get_args(kind)
+        elif isinstance(kind, type) and issubclass(kind, Enum):
+            known["choices"] = [each.value for each in kind]
+        elif kind is bool:
+            known["type"] = boolean
+            if item.default is not None:
+                known |= {"nargs": "?", "const": True}
+        else:
+            known["type"] = kind
+        self.add_argument(*spellings(item.name), **known)
+        if kind is bool and item.default is True:
+            self.add_argument(
+                *spellings(f"no_{item.name}"), dest=item.name, action="store_false", default=argparse.SUPPRESS
+            )
 
     def error(self, message: str):
         raise UserError(re.sub(r"^argument --(\w+)(/\S+)?: ", r"\1: ", message))
 
-    @property
-    def names(self) -> set[str]:
-        return {action.dest for action in self._actions} - {"help", "config"}
-
     def unknown(self, name: str) -> str:
-        """What to say of an option that does not exist."""
+        """Return what to say of an option that does not exist."""
         written, name = name, name.replace("-", "_")
         if written != name in self.names:
             return f"unknown option {written}: write {name}"
-        if name in RENAMED:
-            return f"{name} {RENAMED[name]}"
+        if instead := find_option(name).instead:
+            return f"{name} {instead}"
         nearest = difflib.get_close_matches(name, sorted(self.names), n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else "--help lists the options"
+        hint = f"did you mean {nearest[0]}?" if nearest else "--help_all lists the options"
         return f"unknown option {name}: {hint}"
 
+    def parse_one(self, name: str, arguments: list[str]) -> dict[str, Any]:
+        """Return the typed value of one option, by name. Raises UserError."""
+        values, rest = self.parse_known_args(arguments)
+        if rest:
+            raise UserError(f"{name} takes one value, not a list")
+        return vars(values)
 
-def read_config(path: str, parser: ArgumentParser, skip: Container[str] = ()) -> dict[str, list[str]]:
-    """The options that a YAML file sets, each as command-line arguments. ``null`` leaves the default.
+    def parse_all(self, argv: list[str]) -> dict[str, Any]:
+        """Return the typed values on a command line, by name. Raises UserError, also for what is not an option."""
+        namespace, rest = self.parse_known_args(argv)
+        values = vars(namespace)
+        for name in values:
+            if find_option(name).instead and name != "config":
+                raise UserError(self.unknown(name))
+        if rest and rest[0].startswith("--"):
+            raise UserError(self.unknown(rest[0][2:].split("=")[0]))
+        if rest:
+            hint = f": did you mean --config {rest[0]}?" if rest[0].endswith((".yaml", ".yml")) else ""
+            raise UserError(f"unexpected {rest[0]!r}{hint}")
+        return values
 
-    Args:
-        skip: names to pass over; those that the command does not know are an error all the same.
+
+def spellings(name: str) -> list[str]:
+    return list(dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]))
+
+
+def exclusive_pairs() -> list[tuple[str, str]]:
+    return [(row.name, other) for row in TABLE.values() for other in row.excludes]
+
+
+def check_exclusive(values: Iterable[str]) -> None:
+    """Raise UserError where one level gives two options that exclude each other."""
+    for one, other in exclusive_pairs():
+        if one in values and other in values:
+            raise UserError(f"{one} and {other} exclude each other: give one of them")
+
+
+def merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of two levels: the upper replaces those of the same name, and those it makes meaningless."""
+    replaced = {other for pair in exclusive_pairs() for one, other in (pair, pair[::-1]) if one in upper}
+    if names_data("train", upper):
+        replaced |= {row.name for row in TABLE.values() if row.belongs_to == "sources"}
+    return {name: value for name, value in lower.items() if name not in replaced} | upper
+
+
+def names_data(split: str, names: Iterable[str]) -> bool:
+    """Return whether one of the options says which data a split has."""
+    return any(split in find_option(name).provides for name in names)
+
+
+@dataclasses.dataclass(frozen=True)
+class GivenOptions:
+    """The options that were given, typed and by name: what was asked for.
+
+    Attributes:
+        command_line: what the command line sets. It replaces what ``config`` sets.
+        config: what a YAML file sets.
+        named: whether ``--config`` named that file, which then replaces the settings of a model, too.
     """
-    try:
-        root = yaml.compose(Path(path).read_bytes(), Loader=yaml.BaseLoader)  # UTF-8, or UTF-16 with its mark
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file (--config names a YAML file such as config.yaml)") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
-    except yaml.reader.ReaderError as error:
-        raise UserError(f"{path}: is not text in UTF-8 ({error.reason}): save it as such") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}, line {mark.line + 1}" if mark else path
-        raise UserError(f"{place}: not YAML: {getattr(error, 'problem', None) or one_line(error)}") from None
-    if root is None:
-        return {}
-    if not isinstance(root, yaml.MappingNode):
-        raise UserError(f"{path}: must hold lines of the form `option: value`")
 
-    settings: dict[str, list[str]] = {}
-    for key_node, value_node in root.value:
-        place = f"{path}, line {key_node.start_mark.line + 1}"
-        name = key_node.value
-        if not isinstance(name, str):
-            raise UserError(f"{place}: an option's name must be a word")
-        if name in skip:
-            continue
-        if name not in parser.names or name in RENAMED:
-            raise UserError(f"{place}: {parser.unknown(name)}")
-        if name in settings:
-            raise UserError(f"{place}: {name} is set twice")
+    parser: ArgumentParser
+    kinds: tuple[type, ...]
+    command_line: dict[str, Any]
+    config: dict[str, Any]
+    named: bool
+
+    def value(self, name: str) -> Any:
+        """Return what an option was set to; None if it was not."""
+        return merge(self.config, self.command_line).get(name)
+
+    def over(self, saved: str | Path | None, **defaults: Any) -> "GivenOptions":
+        """Return these options over the settings saved with a model, and those over defaults of the command.
+
+        Settings are skipped if they belong to the run that wrote them, to other data, or to other commands; all are if
+        ``--config`` names a file.
+        """
+        if saved is None or self.named:
+            return dataclasses.replace(self, config=defaults | self.config)
+        skip = {row.name for row in TRAINING} - self.parser.names
+        skip |= {row.name for row in TABLE.values() if row.belongs_to == "run"}
+        if names_data("validation", self.command_line):
+            skip |= {row.name for row in TABLE.values() if row.belongs_to in ("data", "sources")}
+        config = read_config(str(saved), self.parser, skip)
+        check_exclusive(config)
+        return dataclasses.replace(self, config=defaults | config)
+
+    def build(self, *kinds: type) -> tuple:
+        """Return the dataclasses, or only those of ``kinds``. Raises UserError for values that they do not allow."""
+        values, built = merge(self.config, self.command_line), []
         try:
-            settings[name] = render(name, value_node)
-            if parser.parse_known_args(settings[name])[1]:
-                raise UserError(f"{name} takes one value, not a list")
-        except UserError as error:
-            raise UserError(f"{place}: {error}") from None
-        except (yaml.YAMLError, ValueError, RecursionError):
-            raise UserError(f"{place}: the value of {name} cannot be read") from None
-    return {name: arguments for name, arguments in settings.items() if arguments}
+            for kind in kinds or self.kinds:
+                names = {item.name for item in dataclasses.fields(kind) if item.init}
+                built.append(kind(**{name: value for name, value in values.items() if name in names}))
+        except (ValueError, TypeError, ImportError) as error:
+            raise UserError(one_line(error)) from None
+        for arguments in built:
+            if isinstance(arguments, OurTrainingOptions):
+                from qa.options.training_arguments import TrainingOptions, check_training
+
+                check_training(cast(TrainingOptions, arguments))
+        return tuple(built)
 
 
-def render(name: str, node: yaml.Node) -> list[str]:
-    """A YAML value as command-line arguments; nothing for ``null``."""
-    if isinstance(node, yaml.ScalarNode):
-        plain_null = node.style is None and node.value in ("", "~", "null", "Null", "NULL")
-        return [] if plain_null else [f"--{name}={node.value}"]
-    if isinstance(node, yaml.MappingNode):
-        return [f"--{name}={json.dumps(yaml.safe_load(yaml.serialize(node)))}"]
-    if not all(isinstance(item, yaml.ScalarNode) for item in node.value):
-        raise UserError(f"{name} must be a list of single values")
-    return [f"--{name}", *(item.value for item in node.value)] if node.value else []
-
-
-def given(argv: list[str]) -> set[str]:
-    """Names of the options on a command line."""
-    return {item[2:].split("=")[0].replace("-", "_") for item in argv if item.startswith("--")}
-
-
-def resolve_alternatives(config: dict[str, list[str]], argv: list[str]) -> None:
-    """Takes from ``config`` what the command line replaces; says so where one level gives both sides."""
-    for left, right in ALTERNATIVES:
-        for level in (given(argv), set(config)):
-            both = [next((name for name in side if name in level), None) for side in (left, right)]
-            if all(both):
-                raise UserError(f"{both[0]} and {both[1]} exclude each other: give one of them")
-        for side, other in ((left, right), (right, left)):
-            if given(argv) & set(side):
-                for name in other:
-                    config.pop(name, None)
-    if given(argv) & {"dataset_name", "train_file"}:
-        for name in BY_SOURCE:
-            config.pop(name, None)
-
-
-def config_path(argv: list[str]) -> str | None:
-    """The value of ``--config``, before the rest of the command line is parsed."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--config")
-    try:
-        return parser.parse_known_args(argv)[0].config
-    except argparse.ArgumentError:
-        raise UserError("config: expected one argument") from None
-
-
-def parse_arguments(
-    dataclass_types: Iterable[type],
+def read_options(
+    kinds: Iterable[type],
     argv: list[str] | None = None,
     default_config: Path | str | None = None,
-    saved: str | None = None,
     description: str | None = None,
-) -> tuple:
-    """Reads a YAML file and the command line, which overrides it, into the dataclasses.
-
-    The file is ``--config`` if given, else ``saved``, the settings beside a model, of which what belongs to
-    the run that wrote them or to other commands is passed over, else ``default_config``.
+) -> GivenOptions:
+    """Return what the command line, and the file of ``--config`` or else ``default_config``, set for some dataclasses.
 
     Raises:
         UserError: an unknown name, a value of the wrong type, a file that is not YAML.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
-    parser = ArgumentParser(dataclass_types, description=description)
-    parser.set_defaults(config=default_config)
-    path, skip = config_path(argv) or saved or default_config, set()
-    if path == saved:
-        others = {item.name for item in dataclasses.fields(TrainingOptions)} - parser.names
-        skip = others | set(OF_THE_RUN)
-        if given(argv) & {"validation_file", "dataset_name"}:
-            skip |= set(OF_THE_DATA)
-    for name in sorted(given(argv)):
-        if name in RENAMED:
-            raise UserError(parser.unknown(name))
-    for name in LISTS:
-        if sum(given([item]) == {name} for item in argv) > 1:
-            raise UserError(f"{name} is given twice: write --{name} and then all its values")
-    config = read_config(str(path), parser, skip) if path and not {"-h", "--help"} & set(argv) else {}
-    resolve_alternatives(config, argv)
-    try:
-        *parsed, _, rest = parser.parse_args_into_dataclasses(
-            [item for arguments in config.values() for item in arguments] + argv,
-            return_remaining_strings=True,
-            look_for_args_file=False,
-        )
-    except (ValueError, TypeError, ImportError) as error:
-        raise UserError(one_line(error)) from None
-    if rest:
-        known = rest[0].startswith("--")
-        hint = f": did you mean --config {rest[0]}?" if rest[0].endswith((".yaml", ".yml")) else ""
-        raise UserError(parser.unknown(rest[0][2:].split("=")[0]) if known else f"unexpected {rest[0]!r}{hint}")
-    for arguments in parsed:
-        if isinstance(arguments, TrainingArguments):
-            check_training(arguments)
-    return tuple(parsed)
+    kinds, argv = tuple(kinds), sys.argv[1:] if argv is None else list(argv)
+    if HELP_FLAGS & set(argv):
+        print_all_options(kinds, description, default_config)
+        sys.exit()
+    parser = ArgumentParser(kinds)
+    command_line = parser.parse_all(argv)
+    named = command_line.pop("config", None)
+    check_exclusive(command_line)
+    path = named or default_config
+    config = read_config(str(path), parser) if path else {}
+    check_exclusive(config)
+    return GivenOptions(parser, kinds, command_line, config, bool(named))
+
+
+def parse_arguments(
+    kinds: Iterable[type],
+    argv: list[str] | None = None,
+    default_config: Path | str | None = None,
+    saved: str | Path | None = None,
+    description: str | None = None,
+) -> tuple:
+    """Return the dataclasses that the command line and a YAML file, or the settings saved with a model, set.
+
+    The arguments, and what is raised, are those of ``read_options`` and ``GivenOptions.over``.
+    """
+    return read_options(kinds, argv, default_config, description).over(saved).build()

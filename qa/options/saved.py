@@ -1,37 +1,75 @@
-"""The settings saved with a model: where they lie, and which of them are published or taken from others."""
+"""The settings saved with a model: which options they hold, where they are, and whether they are used."""
 
+import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import yaml
-from transformers.utils import cached_file
 
 from qa.io.run_folder import FINISHED, LOCK, SETTINGS, find_checkpoints
 from qa.options.arguments import ModelArguments
+from qa.options.table import TABLE, find_option
+from qa.options.training_fields import OurTrainingOptions
 from qa.runtime.console import warn
 from qa.runtime.errors import UserError
 
-HYPERPARAMETERS = (
-    *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps"),
-    *("per_device_train_batch_size", "gradient_accumulation_steps", "train_sampling_strategy", "optim"),
-    *("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "precision", "fp16", "bf16"),
-    "seed",
-)
-# The settings that are published with a model, and the only ones taken from a model on the Hub: none names a file
-# or a folder, or says what to write.
-PUBLISHED = (
-    *("model_name_or_path", "dataset_name", "dataset_config_name", "validation_split_percentage", "columns"),
-    *("max_train_samples_per_source",),
-    *("max_train_samples", "max_eval_samples", "version_2_with_negative", "max_seq_length", "doc_stride"),
-    *("max_query_length", "first_window_only", "pad_to_max_length", "n_best_size", "max_answer_length"),
-    *("null_score_diff_threshold", "eval_strategy", "save_strategy", "load_best_model_at_end", "metric_for_best_model"),
-    *("data_seed", "lr_scheduler_kwargs", "optim_args", "neftune_noise_alpha", "fused_gelu", "dropout"),
-    "attn_implementation",
-    *("activation_checkpointing", *HYPERPARAMETERS),
-)
+if TYPE_CHECKING:
+    from qa.options.training_arguments import TrainingOptions
+
+
+def as_settings(*parsed) -> dict:
+    """Return options as plain values for a YAML file that ``--config`` reads back.
+
+    Of ``TrainingArguments`` only what differs from its defaults; never a token.
+    """
+    settings: dict = {}
+    for arguments in parsed:
+        if isinstance(arguments, OurTrainingOptions):
+            settings |= training_settings(cast("TrainingOptions", arguments))
+        else:
+            values = dataclasses.asdict(arguments)
+            settings |= {name: value[0] if is_single(value) else value for name, value in values.items()}
+    return settings
+
+
+def is_single(value) -> bool:
+    return isinstance(value, list) and len(value) == 1
+
+
+def training_settings(args: "TrainingOptions") -> dict:
+    """Return the options of training that differ from their defaults, as plain values."""
+    default, values = type(args)(output_dir="").to_dict(), args.to_dict()
+    names = {item.name for item in dataclasses.fields(args) if item.init and is_saved(item.name)}
+    settings = {name: value for name, value in values.items() if name in names and value != default[name]}
+    if settings.pop("bf16", False):  # an error where there is no GPU for it, which precision is not
+        settings["precision"] = "bf16"
+    return settings
+
+
+def is_saved(name: str) -> bool:
+    row = find_option(name)
+    return row.saved and not row.instead
+
+
+def with_full_paths(settings: dict) -> dict:
+    """Return settings whose files are found from any folder."""
+    return {name: full_path(value) if find_option(name).path else value for name, value in settings.items()}
+
+
+def full_path(name: str | list | None) -> str | list | None:
+    """Return the full path of a file, or of several."""
+    if isinstance(name, list):
+        return [full_path(each) for each in name]
+    return name and str(Path(name).expanduser().resolve())
+
+
+def published_names() -> list[str]:
+    """Return the options that a published model has in its settings, in the table's order."""
+    return [row.name for row in TABLE.values() if row.published != "no"]
 
 
 def check_finished(folder: Path) -> None:
-    """Raises UserError for the folder of a run that has not come to its end."""
+    """Raise UserError if the folder holds a run that is not finished."""
     if (folder / LOCK).exists() and not (folder / FINISHED).exists():
         saved = find_checkpoints(folder)
         raise UserError(
@@ -41,16 +79,16 @@ def check_finished(folder: Path) -> None:
 
 
 def saved_settings(args: ModelArguments) -> str | None:
-    """Path of the settings that ``train.py`` saved with a model; None where it has none, or there is no model.
+    """Return the path of the settings that ``train.py`` saved with a model; None without such or without a model.
 
-    Those of a model on the Hub are somebody else's: passed over, which is said, if they set more than ``PUBLISHED``.
+    Those of a model on the Hub are somebody else's: skipped with a note if they set anything that is never published.
     """
     if not args.model_name_or_path:
         return None
     check_finished(Path(args.model_name_or_path).expanduser())
     try:
         path = find_file(args, SETTINGS)
-    except Exception:  # a model that cannot be had is reported where it is loaded
+    except Exception:  # a model that cannot be found is reported where it is loaded
         return None
     if path is None or Path(args.model_name_or_path).expanduser().is_dir():
         return path
@@ -58,20 +96,22 @@ def saved_settings(args: ModelArguments) -> str | None:
         names = set(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError, TypeError):
         names = {"something else"}
-    foreign = sorted(map(str, names - set(PUBLISHED)))
+    foreign = sorted(map(str, names - set(published_names())))
     if foreign:
-        warn(f"note: the {SETTINGS} of {args.model_name_or_path} is passed over: it sets {foreign[0]}")
+        warn(f"note: the {SETTINGS} of {args.model_name_or_path} is skipped: it sets {foreign[0]}")
         return None
     return path
 
 
 def read_settings(path: str | Path | None) -> dict:
-    """The settings at ``path``, which ``saved_settings`` found; nothing where there are none."""
+    """Return the settings at ``path``, which ``saved_settings`` found; an empty dictionary for None."""
     return yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {} if path else {}
 
 
 def find_file(args: ModelArguments, name: str) -> str | None:
-    """Path of one file of a model, downloaded if need be; None where the model has no such file."""
+    """Return the path of one file of a model, downloaded if need be; None if the model has no such file."""
+    from transformers.utils import cached_file
+
     return cached_file(
         args.model_name_or_path,
         name,

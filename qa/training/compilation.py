@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
-from qa.options.arguments import TrainingOptions
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
 
 CUDA_GRAPHS = "reduce-overhead", "max-autotune"  # modes of torch.compile that use them

@@ -16,8 +16,9 @@ from qa.io.run_folder import SETTINGS
 from qa.model import memory
 from qa.model.batching import padded
 from qa.model.memory import GIB, Memory
-from qa.options.arguments import TrainingOptions
 from qa.options.saved import read_settings
+from qa.options.table import TABLE
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import warn
 from qa.runtime.distributed import divide_batch, on_main_process
 from qa.runtime.errors import UserError, one_line
@@ -25,7 +26,7 @@ from qa.training.plan import Plan, gib
 from qa.training.sampling import choose_batch_lengths, epoch_batches
 
 MIN_MICRO_BATCH = 4  # below it activations are recomputed: a third more arithmetic, but larger batches are faster
-CHOSEN = "per_device_train_batch_size", "gradient_accumulation_steps", "activation_checkpointing"
+PLANNED = [row.name for row in TABLE.values() if row.planned]
 
 
 def usable_memory(args: TrainingOptions) -> float | None:
@@ -89,8 +90,8 @@ def saved_choice(args: TrainingOptions) -> dict | None:
     if not saved or args.overwrite_output_dir or not (saved[0] / SETTINGS).is_file():
         return None
     before, default = read_settings(saved[0] / SETTINGS), TrainingOptions(output_dir="")
-    chosen = {name: before.get(name, getattr(default, name)) for name in CHOSEN}
-    effective = chosen[CHOSEN[0]] * chosen[CHOSEN[1]]
+    chosen = {name: before.get(name, getattr(default, name)) for name in PLANNED}
+    effective = chosen["per_device_train_batch_size"] * chosen["gradient_accumulation_steps"]
     same = effective == args.per_device_train_batch_size * args.gradient_accumulation_steps
     return chosen if before.get("gpu_memory_gb") and same else None
 
@@ -224,4 +225,4 @@ def print_plan(
         size = torch.cuda.get_device_properties(args.device).total_memory
         if plan.peak > 0.9 * size:
             warn(f"warning: the GPU has {gib(size)}, so this may not fit; gpu_memory_gb: auto chooses one that does")
-    return {name: getattr(args, name) for name in (*CHOSEN, "per_device_eval_batch_size")}
+    return {name: getattr(args, name) for name in (*PLANNED, "per_device_eval_batch_size")}

@@ -18,20 +18,11 @@ from transformers import TrainingArguments
 from qa.io import run_folder
 from qa.io.files import write_json
 from qa.io.run_folder import HOLDER, SETTINGS
-from qa.options.arguments import TrainingOptions
+from qa.options.table import TABLE, find_option
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import warn
 from qa.runtime.errors import UserError
 from qa.training import checkpoints
-
-# Settings that leave the weights and the choice of the best ones as they are; and what says where data lies, which
-# does not matter where the windows are the same.
-HARMLESS = {"output_dir", "cache_dir", "preprocessing_num_workers", "overwrite_cache", "per_device_eval_batch_size"}
-HARMLESS |= {"disable_tqdm", "run_name", "report_to", "save_total_limit", "recovery_minutes", "push_to_hub", "demo_dir"}
-HARMLESS |= {"stop_if_failed", "gpu_memory_gb", "accelerator_config", "activation_checkpointing"}
-CUTS = "per_device_train_batch_size", "gradient_accumulation_steps"  # of a step, which stays the same
-HARMLESS_BEGINNINGS = "logging_", "log_", "hub_", "dataloader_", "ddp_"
-SOURCES = {"train_file", "dataset_name", "dataset_config_name", "tokenizer_name", "columns"}
-SOURCES |= {"max_train_samples_per_source"}
 
 
 class TrainingInterrupted(Exception):
@@ -160,18 +151,19 @@ def find_start(args: TrainingArguments, settings: dict, windows: str) -> Path | 
 
 
 def compare_settings(start: Path, settings: dict, windows: str) -> tuple[list[str], list[str]]:
-    """How settings differ from those of a checkpoint: what leaves the result as it is, and what does not."""
+    """Return how settings differ from a checkpoint's: differences that leave the result as it is, and the others."""
     path, manifest = start / SETTINGS, checkpoints.read_manifest(start)
     if not path.is_file():
         return [], []
     before, now = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(yaml.safe_dump(settings))
     default, same_windows = TrainingOptions(output_dir="").to_dict(), manifest.get("windows") == windows
     harmless, harmful = [], [] if same_windows or not manifest else ["the training windows"]
-    steps = [math.prod(each.get(name, default[name]) for name in CUTS) for each in (before, now)]
+    step = [row.name for row in TABLE.values() if row.changes_result == "unless_same_step"]
+    sizes = [math.prod(each.get(name, default[name]) for name in step) for each in (before, now)]
+    unchanged = {"never": True, "unless_same_windows": same_windows, "unless_same_step": sizes[0] == sizes[1]}
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
-            fine = name in HARMLESS or name.startswith(HARMLESS_BEGINNINGS) or (same_windows and name in SOURCES)
-            fine = fine or (name in CUTS and steps[0] == steps[1])
             values = (f"{settings.get(name, default.get(name))}" for settings in (before, now))
+            fine = unchanged.get(find_option(name).changes_result, False)
             (harmless if fine else harmful).append(f"{name} {' -> '.join(values)}")
     return harmless, harmful

@@ -15,7 +15,9 @@ from qa.evaluation.evaluator import Evaluator, plain_metrics
 from qa.io.files import make_folder
 from qa.io.run_folder import find_checkpoints, step_of
 from qa.model.loading import load_model
-from qa.options.arguments import DataArguments, ModelArguments, TrainingOptions, as_settings
+from qa.options.arguments import DataArguments, ModelArguments
+from qa.options.saved import as_settings, with_full_paths
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import warn
 from qa.runtime.distributed import on_main_process, share_batch
 from qa.runtime.errors import UserError, one_line
@@ -48,7 +50,7 @@ def run_training(
     data: dict[str, PreparedSplit],
 ) -> None:
     """Train from the newest checkpoint or from scratch, save the model, and write and print the results."""
-    windows, settings = data["train"].windows, run_settings(model_args, data_args, args)
+    windows, settings = data["train"].windows, with_full_paths(as_settings(model_args, data_args, args))
     group_size = args.per_device_train_batch_size * args.gradient_accumulation_steps  # before it is shared
     args = share_batch(args, settings)
     start = on_main_process(lambda: find_start(args, settings, windows._fingerprint))
@@ -85,21 +87,6 @@ def run_training(
         run = FinishedRun(trained, evaluation, history, settings, seconds, len(windows), resumed_from)
         write_results(output, run)
         print_results(args.output_dir, run)
-
-
-def run_settings(model_args: ModelArguments, data_args: DataArguments, args: TrainingOptions) -> dict:
-    """Return the settings that are saved with the model, with the full paths of the data files."""
-    settings = as_settings(model_args, data_args, args)
-    for name in ("train_file", "validation_file"):
-        settings[name] = full_path(settings[name])
-    return settings
-
-
-def full_path(name: str | list | None) -> str | list | None:
-    """Return the full path of a file, or of each of several."""
-    if isinstance(name, list):
-        return [full_path(each) for each in name]
-    return name and str(Path(name).expanduser().resolve())
 
 
 def make_trainer(**kwargs) -> QATrainer:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-from qa.options.arguments import TrainingOptions
+from qa.options.training_arguments import TrainingOptions
 from qa.training.compilation import GRAPHS
 
 INDICES_AT_ONCE = 1 << 16  # numbers of windows that are Python objects at once

@@ -15,8 +15,10 @@ from helpers.commands import SMALL, read, run
 import preprocess
 import train
 from qa.data.splits import load_splits, read_splits
-from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, as_settings
+from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
+from qa.options.saved import as_settings
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
 
 ALL = ModelArguments, DataArguments, TrainingOptions

@@ -25,8 +25,8 @@ from qa.hub import publish as publishing
 from qa.hub.model_card import clean_command, is_local_path, make_card, published_settings, record_run
 from qa.io.files import write_json, write_yaml
 from qa.model.loading import load_config, load_model
-from qa.options.arguments import DataArguments, ModelArguments, as_settings
-from qa.options.saved import PUBLISHED
+from qa.options.arguments import DataArguments, ModelArguments
+from qa.options.saved import as_settings, published_names
 from qa.runtime.errors import UserError
 
 QUESTION = {"question": "Where was Zoë born?", "context": "It was long ago. Zoë was born in Sollen in 1931. " * 6}
@@ -381,7 +381,7 @@ def test_the_card_of_a_squad_2_model(trained, tmp_path, capsys):
     assert capsys.readouterr().out.strip()
     sent = published_settings(copy)
     assert sent["null_score_diff_threshold"] == -1.5 and sent["dataset_name"] == "rajpurkar/squad_v2"
-    assert sent.keys() <= set(PUBLISHED) and not any(is_local_path(str(value)) for value in sent.values())
+    assert sent.keys() <= set(published_names()) and not any(is_local_path(str(value)) for value in sent.values())
 
 
 def test_the_card_lists_every_dataset(tmp_path):
@@ -418,7 +418,7 @@ def test_settings_from_the_hub_cannot_name_files(hub, trained, capsys):
     repository.commit("main", repository.files("main") | {"settings.yaml": settings})
     answerer = QuestionAnswerer.from_pretrained("me/model")
     assert answerer.settings.max_seq_length == 384
-    assert "settings.yaml of me/model is passed over: it sets save_logits" in capsys.readouterr().err
+    assert "settings.yaml of me/model is skipped: it sets save_logits" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "deberta", "electra"])

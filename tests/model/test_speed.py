@@ -20,7 +20,7 @@ import evaluate_qa
 from qa.model.device import wanted_precision
 from qa.model.loss import masked_loss
 from qa.model.optimizations import enable_albert_checkpointing, fuse_gelu, prepare_model
-from qa.options.arguments import TrainingOptions
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
 from qa.training.callbacks import detect_divergence, uniform_loss
 from qa.training.compilation import GRAPHS, compile_blocks, repeated_blocks

@@ -10,7 +10,7 @@ from helpers.windows import LENGTHS, collate
 from torch.utils.data import DataLoader
 
 from qa.model.batching import Collator, WindowRows, by_length, padded
-from qa.options.arguments import TrainingOptions
+from qa.options.training_arguments import TrainingOptions
 from qa.training.planner import plan_epoch
 from qa.training.sampling import LengthGroupedSampler, choose_batch_lengths, choose_padding_lengths
 

@@ -14,8 +14,9 @@ from transformers import AlbertConfig, BertConfig
 from benchmarks.estimates import kept_bytes
 from qa.model import memory
 from qa.model.memory import GIB, LiveBytes, of_evaluation, of_training
-from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments, TrainingOptions, check_training
+from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
+from qa.options.training_arguments import TrainingOptions, check_training
 from qa.runtime.errors import UserError
 from qa.training.planner import choose_batch, make_plan, plan_epoch
 from qa.training.sampling import LengthGroupedSampler

@@ -1,0 +1,68 @@
+"""The table of options: one row for each name that means something in ``settings.yaml`` or on a command line.
+
+Our own options are rows in their dataclasses, the fields of ``TrainingArguments`` in ``training_fields``, and names
+that are options elsewhere, or were in older releases, in this module.
+"""
+
+import dataclasses
+
+from qa.options.arguments import (
+    AskArguments,
+    DataArguments,
+    EvaluationArguments,
+    ModelArguments,
+    PublishArguments,
+)
+from qa.options.option import Option
+from qa.options.training_fields import FIELDS, OurTrainingOptions
+
+OLD_NAMES = (
+    Option(
+        "logging_dir",
+        instead="was removed in transformers 5: TensorBoard logs go to OUTPUT_DIR/runs, or to the folder in the"
+        " environment variable TENSORBOARD_LOGGING_DIR",
+    ),
+    Option("group_by_length", instead="was removed in transformers 5: write train_sampling_strategy: group_by_length"),
+    Option("evaluation_strategy", instead="is called eval_strategy now"),
+    Option(
+        "warmup_ratio",
+        instead="was removed in transformers 5: write warmup_steps (below 1 it is a share of all steps)",
+    ),
+    Option("no_cuda", instead="is called use_cpu now"),
+    Option("per_gpu_train_batch_size", instead="is called per_device_train_batch_size now"),
+    Option("per_gpu_eval_batch_size", instead="is called per_device_eval_batch_size now"),
+    Option("do_lower_case", instead="belongs to the tokenizer: choose an uncased or a cased checkpoint"),
+    Option("test_file", instead="is called validation_file here"),
+    Option("max_length", instead="is called max_seq_length here"),
+    Option("lr", instead="is called learning_rate"),
+    Option("epochs", instead="is called num_train_epochs"),
+    Option("batch_size", instead="is called per_device_train_batch_size"),
+    Option("use_auth_token", instead="is not needed: log in once with `hf auth login`"),
+    Option(
+        "hub_token",
+        instead="is not needed, and a file is no place for it: log in once with `hf auth login`",
+        private=True,
+    ),
+    Option("trust_remote_code", instead="is not supported: no code from a repository is ever run"),
+)
+
+
+def rows_of(kind: type) -> list[Option]:
+    """Return the rows of a dataclass of our own options."""
+    return [
+        dataclasses.replace(item.metadata["option"], name=item.name)
+        for item in dataclasses.fields(kind)
+        if "option" in item.metadata
+    ]
+
+
+# What train.py takes, and so settings.yaml holds; then what other commands take, some under the same names.
+TRAINING = (*rows_of(OurTrainingOptions), *FIELDS)
+RUN = (*rows_of(ModelArguments), *rows_of(DataArguments), *TRAINING)
+OTHERS = (*rows_of(EvaluationArguments), *rows_of(AskArguments), *rows_of(PublishArguments))
+TABLE = {row.name: row for row in (*OTHERS, *RUN, *OLD_NAMES)}
+
+
+def find_option(name: str) -> Option:
+    """Return the row of an option; for a field of ``TrainingArguments`` that has none, one that assumes the worst."""
+    return TABLE.get(name.replace("-", "_"), Option(name))

@@ -1,0 +1,44 @@
+"""``TrainingArguments`` with our options: the only module here that needs torch and transformers."""
+
+from dataclasses import dataclass
+
+from transformers import TrainingArguments
+
+from qa.options.arguments import require
+from qa.options.table import TABLE
+from qa.options.training_fields import OurTrainingOptions
+
+
+@dataclass
+class TrainingOptions(OurTrainingOptions, TrainingArguments):
+    """Every field of ``TrainingArguments``, and our own."""
+
+
+def is_memory(value: str | None) -> bool:
+    try:
+        return value in (None, "auto") or 1 < float(value) < float("inf")
+    except ValueError:
+        return False
+
+
+def check_training(args: TrainingOptions) -> None:
+    """Raise UserError for values that make no sense but that ``TrainingArguments`` accepts, and for refused options."""
+    positive = ("learning_rate", "num_train_epochs", "adam_epsilon")
+    for name in positive:
+        value = getattr(args, name)
+        require(0 < value < float("inf"), name, f"must be a finite number above 0, not {value}")
+    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        require(getattr(args, name) >= 1, name, f"must be at least 1, not {getattr(args, name)}")
+    for name in ("seed", "dataloader_num_workers"):
+        require(getattr(args, name) >= 0, name, "must not be negative")
+    require(is_memory(args.gpu_memory_gb), "gpu_memory_gb", "must be auto or a number above 1")
+    require(args.dropout is None or 0 <= args.dropout < 1, "dropout", "must be at least 0 and below 1")
+    require(bool(args.output_dir), "output_dir", "must not be empty")
+    require(0 <= args.recovery_minutes < float("inf"), "recovery_minutes", "must not be negative")
+    plain, default = args.to_dict(), TrainingArguments("").to_dict()
+    for name in default:
+        if name in TABLE and (why := TABLE[name].refused):
+            require(plain[name] == default[name], name, f"is not supported here, because {why}: leave it out")
+    require(0 <= args.weight_decay < float("inf"), "weight_decay", "must not be negative")
+    for name in ("adam_beta1", "adam_beta2"):
+        require(0 <= getattr(args, name) < 1, name, "must be at least 0 and below 1")

@@ -1,0 +1,268 @@
+"""The options of training: our own, and a row for each field of ``TrainingArguments``, which is not imported."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qa.options.option import Option, option
+
+
+@dataclass
+class OurTrainingOptions:
+    """What we add to ``TrainingArguments``, or set otherwise."""
+
+    recovery_minutes: float = option(
+        5.0,
+        "Minutes between recovery checkpoints. The newest is kept until the next regular one (0: none).",
+        "evaluation and checkpoints",
+        common=True,
+        changes_result="never",
+    )
+    overwrite_output_dir: bool = option(False, "Delete its run and start again.", "output", common=True, saved=False)
+    plan: bool = option(
+        False,
+        "Print the plan of the run and stop. Its steps, padding and memory.",
+        "batches and memory",
+        common=True,
+        saved=False,
+    )
+    gpu_memory_gb: str | None = option(
+        None,
+        "Find a batch that fits: auto, or a size. The size of a GPU in GB; the effective batch stays as it is.",
+        "batches and memory",
+        common=True,
+        changes_result="never",
+    )
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = option(
+        "auto",
+        "fp32, fp16 or bf16 on a GPU. Auto: as fp16 or bf16 are set, else bf16 if the GPU has it, else fp16.",
+        "batches and memory",
+        common=True,
+        published="always",
+    )
+    fused_gelu: bool = option(
+        True, "Compute the activation gelu_new in one kernel: the same function.", "compilation", published="if_set"
+    )
+    attn_implementation: str | None = option(
+        None, "sdpa or eager (null: sdpa where the model has it).", "compilation", published="if_set"
+    )
+    dropout: float | None = option(
+        None, "Dropout everywhere in the model (null: as its configuration says).", "optimization", published="if_set"
+    )
+    stop_if_failed: bool = option(
+        True,
+        "Stop when the loss is not finite, or no better than a guess after warm-up.",
+        "optimization",
+        changes_result="never",
+    )
+    logging_nan_inf_filter: bool = option(
+        False, "Leave losses that are not finite out of the log; waits for the GPU.", "logging", changes_result="never"
+    )
+
+
+FIELDS = (
+    Option(
+        "output_dir",
+        "output",
+        "Folder for the results.",
+        common=True,
+        changes_result="never",
+        belongs_to="run",
+    ),
+    # Optimization
+    Option("learning_rate", "optimization", "Peak learning rate.", 5e-5, common=True, published="always"),
+    Option("lr_scheduler_type", "optimization", published="always"),
+    Option("lr_scheduler_kwargs", "optimization", published="if_set"),
+    Option(
+        "warmup_steps",
+        "optimization",
+        "Steps of warm-up; below 1 a share of all.",
+        0,
+        common=True,
+        published="always",
+    ),
+    Option("num_train_epochs", "optimization", "Epochs of training.", 3.0, common=True, published="always"),
+    Option("max_steps", "optimization", published="always"),
+    Option("optim", "optimization", published="always"),
+    Option("optim_args", "optimization", published="if_set"),
+    Option("optim_target_modules", "optimization"),
+    Option("adam_beta1", "optimization", published="always"),
+    Option("adam_beta2", "optimization", published="always"),
+    Option("adam_epsilon", "optimization", published="always"),
+    Option("weight_decay", "optimization", "Decay of weights, not of biases.", 0.0, common=True, published="always"),
+    Option("max_grad_norm", "optimization", published="always"),
+    Option("label_smoothing_factor", "optimization", refused="the loss does not smooth labels"),
+    Option("neftune_noise_alpha", "optimization", published="if_set"),
+    Option("seed", "optimization", "Seed of weights, dropout and order.", 42, common=True, published="always"),
+    Option("data_seed", "optimization", published="if_set"),
+    Option("full_determinism", "optimization"),
+    # Batches and memory
+    Option(
+        "per_device_train_batch_size",
+        "batches and memory",
+        "Windows in a micro-batch.",
+        8,
+        common=True,
+        changes_result="unless_same_step",
+        published="always",
+        planned=True,
+    ),
+    Option(
+        "gradient_accumulation_steps",
+        "batches and memory",
+        "Micro-batches in a step.",
+        1,
+        common=True,
+        changes_result="unless_same_step",
+        published="always",
+        planned=True,
+    ),
+    Option(
+        "per_device_eval_batch_size",
+        "batches and memory",
+        "Windows in a batch of evaluation.",
+        8,
+        common=True,
+        changes_result="never",
+    ),
+    Option(
+        "train_sampling_strategy",
+        "batches and memory",
+        "random or group_by_length.",
+        "random",
+        common=True,
+        published="always",
+    ),
+    Option("activation_checkpointing", "batches and memory", changes_result="never", published="if_set", planned=True),
+    Option("activation_checkpointing_kwargs", "batches and memory"),
+    Option("gradient_checkpointing", "batches and memory", saved=False),  # the same as activation_checkpointing
+    Option("gradient_checkpointing_kwargs", "batches and memory", saved=False),
+    Option("auto_find_batch_size", "batches and memory", refused="gpu_memory_gb: auto finds a batch that fits"),
+    Option("torch_empty_cache_steps", "batches and memory"),
+    Option("average_tokens_across_devices", "batches and memory"),
+    Option("length_column_name", "batches and memory"),
+    Option("remove_unused_columns", "batches and memory"),
+    # Precision, kernels, compilation
+    Option("bf16", "compilation", published="always"),
+    Option("fp16", "compilation", published="always"),
+    Option("bf16_full_eval", "compilation"),
+    Option("fp16_full_eval", "compilation"),
+    Option("tf32", "compilation"),
+    Option("torch_compile", "compilation"),
+    Option("torch_compile_backend", "compilation"),
+    Option("torch_compile_mode", "compilation"),
+    Option("use_liger_kernel", "compilation"),
+    Option("liger_kernel_config", "compilation"),
+    Option("use_cache", "compilation"),
+    Option("use_cpu", "compilation"),
+    # Evaluation and checkpoints
+    Option("eval_strategy", "evaluation and checkpoints", "no, steps or epoch.", "no", common=True, published="if_set"),
+    Option("eval_steps", "evaluation and checkpoints"),
+    Option("eval_delay", "evaluation and checkpoints"),
+    Option("eval_on_start", "evaluation and checkpoints"),
+    Option("eval_accumulation_steps", "evaluation and checkpoints"),
+    Option("eval_use_gather_object", "evaluation and checkpoints"),
+    Option(
+        "prediction_loss_only",
+        "evaluation and checkpoints",
+        refused="evaluation needs the logits",
+    ),
+    Option("batch_eval_metrics", "evaluation and checkpoints", refused="metrics are computed over all questions"),
+    Option("eval_do_concat_batches", "evaluation and checkpoints", refused="metrics need all windows in one array"),
+    Option("include_for_metrics", "evaluation and checkpoints", refused="metrics take nothing but logits"),
+    Option("label_names", "evaluation and checkpoints", refused="the labels are start_positions and end_positions"),
+    Option(
+        "save_strategy",
+        "evaluation and checkpoints",
+        "no, steps, epoch or best.",
+        "steps",
+        common=True,
+        published="if_set",
+    ),
+    Option("save_steps", "evaluation and checkpoints"),
+    Option("save_on_each_node", "evaluation and checkpoints"),
+    Option("save_only_model", "evaluation and checkpoints"),
+    Option(
+        "save_total_limit",
+        "evaluation and checkpoints",
+        "Checkpoints to keep.",
+        common=True,
+        changes_result="never",
+    ),
+    Option("enable_jit_checkpoint", "evaluation and checkpoints", refused="SIGTERM saves a checkpoint in any case"),
+    Option(
+        "load_best_model_at_end",
+        "evaluation and checkpoints",
+        "Keep the best checkpoint's model.",
+        False,
+        common=True,
+        published="if_set",
+    ),
+    Option(
+        "metric_for_best_model",
+        "evaluation and checkpoints",
+        "f1, exact_match (2.0: exact) or loss.",
+        common=True,
+        published="if_set",
+    ),
+    Option("greater_is_better", "evaluation and checkpoints"),
+    Option(
+        "resume_from_checkpoint",
+        "evaluation and checkpoints",
+        "last, or a checkpoint folder. To resume although settings differ; the same command resumes by itself.",
+        common=True,
+        private=True,
+        saved=False,
+    ),
+    Option("ignore_data_skip", "evaluation and checkpoints"),
+    Option("restore_callback_states_from_checkpoint", "evaluation and checkpoints"),
+    Option("do_train", "evaluation and checkpoints"),
+    Option("do_eval", "evaluation and checkpoints"),
+    Option("do_predict", "evaluation and checkpoints"),
+    # The Hub
+    Option(
+        "push_to_hub", "Hub", "Publish the finished model.", False, common=True, changes_result="never", private=True
+    ),
+    Option("hub_model_id", "Hub", "Its name: USER/NAME.", common=True, changes_result="never", private=True),
+    Option("hub_private_repo", "Hub", changes_result="never", private=True),
+    Option("hub_strategy", "Hub", changes_result="never", private=True),
+    Option("hub_always_push", "Hub", changes_result="never", private=True),
+    Option("hub_revision", "Hub", changes_result="never", private=True),
+    # Logging
+    Option("logging_strategy", "logging", changes_result="never"),
+    Option("logging_steps", "logging", changes_result="never"),
+    Option("logging_first_step", "logging", changes_result="never"),
+    Option("log_on_each_node", "logging", changes_result="never"),
+    Option("log_level", "logging", changes_result="never"),
+    Option("log_level_replica", "logging", changes_result="never"),
+    Option("disable_tqdm", "logging", changes_result="never"),
+    Option("report_to", "logging", changes_result="never"),
+    Option("run_name", "logging", changes_result="never"),
+    Option("project", "logging"),
+    Option("trackio_space_id", "logging"),
+    Option("trackio_bucket_id", "logging"),
+    Option("trackio_static_space_id", "logging"),
+    Option("include_num_input_tokens_seen", "logging"),
+    Option("skip_memory_metrics", "logging"),
+    Option("debug", "logging"),
+    # Loading of batches
+    Option("dataloader_drop_last", "data loading", refused="evaluation needs every window"),
+    Option("dataloader_num_workers", "data loading", changes_result="never"),
+    Option("dataloader_pin_memory", "data loading", changes_result="never"),
+    Option("dataloader_persistent_workers", "data loading", changes_result="never"),
+    Option("dataloader_prefetch_factor", "data loading", changes_result="never"),
+    Option("dataloader_multiprocessing_context", "data loading", changes_result="never"),
+    Option("dataloader_in_order", "data loading", changes_result="never"),
+    # Several devices
+    Option("accelerator_config", "several devices", changes_result="never"),
+    Option("parallelism_config", "several devices"),
+    Option("ddp_find_unused_parameters", "several devices", changes_result="never"),
+    Option("ddp_bucket_cap_mb", "several devices", changes_result="never"),
+    Option("ddp_broadcast_buffers", "several devices", changes_result="never"),
+    Option("ddp_static_graph", "several devices", changes_result="never"),
+    Option("ddp_backend", "several devices", changes_result="never"),
+    Option("ddp_timeout", "several devices", changes_result="never"),
+    Option("fsdp", "several devices"),
+    Option("fsdp_config", "several devices"),
+    Option("deepspeed", "several devices"),
+    Option("local_rank", "several devices", saved=False),
+)
