@@ -1,4 +1,4 @@
-"""Windows on disk: made once, found again by what they are made of."""
+"""Windows on disk: made once, then found by what they were made from."""
 
 import hashlib
 import io
@@ -13,23 +13,24 @@ from datasets import Dataset
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
-from qa.data import windows
+from qa.data import make_windows
+from qa.data.windows import FEATURES, WINDOW_FORMAT, WindowSettings
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
 
 
-def content_key(examples: Dataset, tokenizer: PreTrainedTokenizerBase, settings: windows.WindowSettings) -> str:
-    """Names the windows by all that decides them: questions, tokenizer, lengths and this code."""
+def content_key(examples: Dataset, tokenizer: PreTrainedTokenizerBase, settings: WindowSettings) -> str:
+    """Name windows by what decides them: examples, tokenizer, its library's release, lengths and ``WINDOW_FORMAT``."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     backend.pop("truncation"), backend.pop("padding")  # state left by the last call, not part of the tokenizer
-    digest = hashlib.sha256(Path(windows.__file__).read_bytes())
-    digest.update(json.dumps([backend, tokenizer.padding_side, asdict(settings), tokenizers.__version__]).encode())
-    digest.update(table_key(examples.data.table).encode())
+    behavior = [tokenizer.padding_side, tokenizer.truncation_side, tokenizer.split_special_tokens]
+    parts = [WINDOW_FORMAT, backend, behavior, tokenizers.__version__, asdict(settings), table_key(examples.data.table)]
+    digest = hashlib.sha256(json.dumps(parts).encode())
     return digest.hexdigest()[:32]
 
 
 class Digest(io.RawIOBase):
-    """A file that keeps of what is written only its SHA-256."""
+    """A file that keeps only the SHA-256 of what is written to it."""
 
     def __init__(self):
         self.sha256 = hashlib.sha256()
@@ -43,7 +44,7 @@ class Digest(io.RawIOBase):
 
 
 def table_key(table: pa.Table) -> str:
-    """Names a table by its content, which is never in memory as a whole."""
+    """Return the SHA-256 of a table's content, which is never in memory as a whole."""
     table, sink = table.replace_schema_metadata(None), Digest()
     with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), table.schema) as writer:
         for batch in table.to_batches():
@@ -52,7 +53,7 @@ def table_key(table: pa.Table) -> str:
 
 
 def cache_folder(cache_dir: str | None, name: str) -> Path:
-    """Raises UserError where the folder cannot be made."""
+    """Make the folder ``name`` of the cache; raises UserError where it cannot be made."""
     folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,20 +65,20 @@ def cache_folder(cache_dir: str | None, name: str) -> Path:
 def load_windows(
     examples: Dataset, tokenizer: PreTrainedTokenizerBase, args: DataArguments, cache_dir: str | None, name: str
 ) -> Dataset:
-    """The windows of ``examples``, from the cache on disk or made and cached now.
+    """Return the windows of ``examples``, from the cache on disk or made and cached now.
 
-    Safe when several processes ask at once: one makes them, the others wait and read.
+    Several processes may call this at once: one makes the windows, the others wait and read them.
     """
-    settings = windows.WindowSettings.from_args(args)
+    settings = WindowSettings.from_args(args)
     key = content_key(examples, tokenizer, settings)
     folder = cache_folder(cache_dir, "qa_windows")
     with FileLock(folder / f"{key}.lock"):
         return examples.with_format(None).map(
-            windows.make_windows,
+            make_windows.make_windows,
             with_indices=True,
             batched=True,
             remove_columns=examples.column_names,
-            features=windows.FEATURES,
+            features=FEATURES,
             fn_kwargs={"tokenizer": tokenizer, "settings": settings},
             num_proc=args.preprocessing_num_workers,
             cache_file_name=str(folder / f"{key}.arrow"),

@@ -6,16 +6,12 @@ from datasets import Dataset
 from helpers.builders import SHARED
 from transformers import AutoTokenizer
 
+from qa.data.labels import label
+from qa.data.make_windows import make_windows
 from qa.data.splits import FEATURES, load_splits
+from qa.data.tokenized_text import cut_questions
 from qa.data.window_cache import content_key, load_windows
-from qa.data.windows import (
-    WindowArrays,
-    WindowSettings,
-    check_lengths,
-    cut_questions,
-    label,
-    make_windows,
-)
+from qa.data.windows import WindowArrays, WindowSettings, check_lengths
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
 
@@ -157,8 +153,8 @@ def test_long_question_is_cut_and_counted(tokenizer):
     long = "Where was Mira Talven who built the first bridge over the Vindel river born in Sollen? " * 4
     windows, arrays = windows_of([example(CONTEXT, "Sollen", long), example(CONTEXT, "Sollen")], tokenizer)
     assert [bool(cut) for cut in windows["question_cut"]] == [i == 0 for i in arrays.example_index]
-    _, lengths, cut = cut_questions([long, "Where?"], tokenizer, 24)
-    assert lengths[0] <= 24 and cut.tolist() == [True, False]
+    _, tokens, cut = cut_questions([long, "Where?"], tokenizer, 24)
+    assert tokens.lengths[0] <= 24 and cut.tolist() == [True, False]
 
 
 def test_empty_context_and_question_of_spaces_make_a_window(tokenizer):
@@ -187,7 +183,9 @@ def test_cache_is_found_by_content(tmp_path, bert_tokenizer, monkeypatch):
     first = load_windows(Dataset.from_dict(rows, features=FEATURES), bert_tokenizer, args, str(tmp_path), "train")
     settings = WindowSettings.from_args(args)
     key = content_key(Dataset.from_dict(rows, features=FEATURES), bert_tokenizer, settings)
-    monkeypatch.setattr("qa.data.windows.make_windows", None)  # a second call would fail if it did not find the first's
+    monkeypatch.setattr(
+        "qa.data.make_windows.make_windows", None
+    )  # a second call would fail if it did not find the first's
     again = load_windows(Dataset.from_dict(rows, features=FEATURES), bert_tokenizer, args, str(tmp_path), "train")
     assert again[:] == first[:]
     other = Dataset.from_dict({**rows, "question": ["Who?"]}, features=FEATURES)
