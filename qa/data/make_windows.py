@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from qa.data.labels import first_answer, label
 from qa.data.tokenized_text import (
@@ -127,21 +127,22 @@ def unlabelled(cls_last: bool, *, length: np.ndarray, **columns) -> TokenizedWin
 
 
 def tokenize_pairs(
-    questions: Sequence[str], contexts: Sequence[str], tokenizer: PreTrainedTokenizerBase, settings: WindowSettings
+    questions: Sequence[str], contexts: Sequence[str], tokenizer: PreTrainedTokenizerFast, settings: WindowSettings
 ) -> TokenizedWindows:
     """Return the windows of N questions and their contexts as the tokenizer itself makes them of pairs."""
     swap = context_first(tokenizer)
-    pair = (contexts, questions) if swap else (questions, contexts)
+    first, second = (contexts, questions) if swap else (questions, contexts)
     with unchanged_backend(tokenizer):
         encoded = tokenizer(
-            *map(list, pair),
+            list(first),
+            list(second),
             truncation="only_first" if swap else "only_second",
             max_length=settings.max_seq_length,
             stride=settings.doc_stride,
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
-    example, encodings = np.array(encoded["overflow_to_sample_mapping"]), encoded.encodings
+    example, encodings = np.array(encoded["overflow_to_sample_mapping"]), encoded.encodings or []
     if settings.first_window_only:
         kept = np.flatnonzero(np.diff(example, prepend=-1))
         example, encodings = example[kept], [encodings[i] for i in kept]
@@ -167,7 +168,7 @@ def tokenize_pairs(
 def join_texts(
     questions: TokenizedTexts,
     contexts: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerFast,
     template: SpecialTokenTemplate,
     settings: WindowSettings,
 ) -> TokenizedWindows:
@@ -178,7 +179,7 @@ def join_texts(
 
 
 @lru_cache(maxsize=4)
-def joining_template(tokenizer: PreTrainedTokenizerBase) -> SpecialTokenTemplate | None:
+def joining_template(tokenizer: PreTrainedTokenizerFast) -> SpecialTokenTemplate | None:
     """Return what joins a question and a context, None where the tokens of a pair are not those of its parts.
 
     Decided by comparing both ways on ``PROBES``, uncut and in windows that begin at every token.
@@ -200,7 +201,7 @@ def joining_template(tokenizer: PreTrainedTokenizerBase) -> SpecialTokenTemplate
 
 
 def make_windows(
-    examples: dict[str, list], indices: list[int], tokenizer: PreTrainedTokenizerBase, settings: WindowSettings
+    examples: dict[str, list], indices: list[int], tokenizer: PreTrainedTokenizerFast, settings: WindowSettings
 ) -> pa.Table:
     """Cut a batch of examples into windows, in order; columns as in ``FEATURES``.
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import tokenizers
 from datasets import Dataset
 from filelock import FileLock
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from qa.data import make_windows
 from qa.data.windows import FEATURES, WINDOW_FORMAT, WindowSettings
@@ -19,7 +19,7 @@ from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
 
 
-def content_key(examples: Dataset, tokenizer: PreTrainedTokenizerBase, settings: WindowSettings) -> str:
+def content_key(examples: Dataset, tokenizer: PreTrainedTokenizerFast, settings: WindowSettings) -> str:
     """Name windows by what decides them: examples, tokenizer, its library's release, lengths and ``WINDOW_FORMAT``."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     backend.pop("truncation"), backend.pop("padding")  # state left by the last call, not part of the tokenizer
@@ -63,7 +63,7 @@ def cache_folder(cache_dir: str | None, name: str) -> Path:
 
 
 def load_windows(
-    examples: Dataset, tokenizer: PreTrainedTokenizerBase, args: DataArguments, cache_dir: str | None, name: str
+    examples: Dataset, tokenizer: PreTrainedTokenizerFast, args: DataArguments, cache_dir: str | None, name: str
 ) -> Dataset:
     """Return the windows of ``examples``, from the cache on disk or made and cached now.
 

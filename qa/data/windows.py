@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
@@ -103,7 +103,7 @@ class WindowArrays:
         return self.start_positions != self.cls_index
 
 
-def check_lengths(settings: WindowSettings, tokenizer: PreTrainedTokenizerBase, model_limit: int | None) -> None:
+def check_lengths(settings: WindowSettings, tokenizer: PreTrainedTokenizerFast, model_limit: int | None) -> None:
     """Raise UserError for lengths that no question fits, before anything is tokenized."""
     limit = min(model_limit or 1 << 30, tokenizer.model_max_length)
     if settings.max_seq_length > limit:
@@ -117,7 +117,7 @@ def check_lengths(settings: WindowSettings, tokenizer: PreTrainedTokenizerBase, 
 
 
 def check_room(
-    lengths: np.ndarray, names: Sequence[str], settings: WindowSettings, tokenizer: PreTrainedTokenizerBase
+    lengths: np.ndarray, names: Sequence[str], settings: WindowSettings, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     """Raise UserError for a question that leaves the context no more room than ``doc_stride``.
 

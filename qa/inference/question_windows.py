@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from qa.data.make_windows import TokenizedWindows, join_parts, joining_template, tokenize_pairs
 from qa.data.tokenized_text import TokenizedContext, TokenizedTexts
@@ -24,7 +24,7 @@ class QuestionWindows:
         question: str,
         tokens: TokenizedTexts,
         context: TokenizedContext,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerFast,
         settings: WindowSettings,
     ) -> "QuestionWindows":
         """Return the windows that training makes of the same question and context.
