@@ -1,47 +1,47 @@
-"""Windows on disk: made once, found again by what they are made of."""
+"""Windows on disk: made once, then found by what they were made from."""
 
 import hashlib
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 import tokenizers
 from datasets import Dataset
 from filelock import FileLock
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
-from qa.data import windows
+from qa.data import make_windows
 from qa.data.cache import cache_folder, table_key
+from qa.data.windows import FEATURES, WINDOW_FORMAT, WindowSettings
 from qa.options.arguments import DataArguments
 
 
-def content_key(examples: Dataset, tokenizer: PreTrainedTokenizerBase, settings: windows.WindowSettings) -> str:
-    """Names the windows by all that decides them: questions, tokenizer, lengths and this code."""
+def content_key(examples: Dataset, tokenizer: PreTrainedTokenizerFast, settings: WindowSettings) -> str:
+    """Name windows by what decides them: examples, tokenizer, its library's release, lengths and ``WINDOW_FORMAT``."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     backend.pop("truncation"), backend.pop("padding")  # state left by the last call, not part of the tokenizer
-    digest = hashlib.sha256(Path(windows.__file__).read_bytes())
-    digest.update(json.dumps([backend, tokenizer.padding_side, asdict(settings), tokenizers.__version__]).encode())
-    digest.update(table_key(examples.data.table).encode())
+    behavior = [tokenizer.padding_side, tokenizer.truncation_side, tokenizer.split_special_tokens]
+    parts = [WINDOW_FORMAT, backend, behavior, tokenizers.__version__, asdict(settings), table_key(examples.data.table)]
+    digest = hashlib.sha256(json.dumps(parts).encode())
     return digest.hexdigest()[:32]
 
 
 def load_windows(
-    examples: Dataset, tokenizer: PreTrainedTokenizerBase, args: DataArguments, cache_dir: str | None, name: str
+    examples: Dataset, tokenizer: PreTrainedTokenizerFast, args: DataArguments, cache_dir: str | None, name: str
 ) -> Dataset:
-    """The windows of ``examples``, from the cache on disk or made and cached now.
+    """Return the windows of ``examples``, from the cache on disk or made and cached now.
 
-    Safe when several processes ask at once: one makes them, the others wait and read.
+    Several processes may call this at once: one makes the windows, the others wait and read them.
     """
-    settings = windows.WindowSettings.from_args(args)
+    settings = WindowSettings.from_args(args)
     key = content_key(examples, tokenizer, settings)
     folder = cache_folder(cache_dir, "qa_windows")
     with FileLock(folder / f"{key}.lock"):
         return examples.with_format(None).map(
-            windows.make_windows,
+            make_windows.make_windows,
             with_indices=True,
             batched=True,
             remove_columns=examples.column_names,
-            features=windows.FEATURES,
+            features=FEATURES,
             fn_kwargs={"tokenizer": tokenizer, "settings": settings},
             num_proc=args.preprocessing_num_workers,
             cache_file_name=str(folder / f"{key}.arrow"),

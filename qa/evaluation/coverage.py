@@ -8,8 +8,9 @@ import numpy as np
 from datasets import Dataset
 
 from qa.data.examples import Split
+from qa.data.labels import first_answer
 from qa.data.statistics import count_questions, is_reachable
-from qa.data.windows import WindowArrays, column, first_answer
+from qa.data.windows import WindowArrays, column
 from qa.evaluation.evaluator import Evaluator
 from qa.evaluation.squad_metric import f1_score
 from qa.options.arguments import DataArguments

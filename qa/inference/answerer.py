@@ -9,9 +9,11 @@ from itertools import islice
 import numpy as np
 import torch
 
-from qa.data.documents import QuestionWindows, SpecialTokenTemplate, TokenizedContext, check_text
-from qa.data.windows import WindowSettings, check_lengths, cut_questions
+from qa.data.make_windows import joining_template
+from qa.data.tokenized_text import TokenizedContext, check_text, cut_questions
+from qa.data.windows import WindowSettings, check_lengths
 from qa.inference.decoding import AskOptions, best_answers
+from qa.inference.question_windows import QuestionWindows
 from qa.model.batching import Collator, by_length
 from qa.model.loading import check_fit, load_config, load_model, load_tokenizer, position_limit, takes_token_types
 from qa.options.arguments import DataArguments, ModelArguments
@@ -21,7 +23,7 @@ from qa.runtime.errors import UserError, one_line
 
 QUESTIONS = 64  # tokenized at once
 WINDOWS = 1024  # whose logits are held at once, if one question has not more: this bounds the memory
-DOCUMENTS = 8  # texts whose tokens are kept
+CONTEXTS = 8  # contexts whose tokens are kept
 
 
 class QuestionAnswerer:
@@ -49,8 +51,8 @@ class QuestionAnswerer:
             raise UserError(f"device {device} cannot be used: {one_line(error)}") from None
         self.options = AskOptions(**options)
         self.collate = Collator(tokenizer.pad_token_id, takes_token_types(model))
-        self.frame = SpecialTokenTemplate.from_tokenizer(tokenizer)
-        self.document = lru_cache(DOCUMENTS)(lambda text: TokenizedContext.from_text(text, tokenizer))
+        joining_template(tokenizer)  # now, so that the first answer does not wait for it
+        self.context = lru_cache(CONTEXTS)(lambda text: TokenizedContext.from_text(text, tokenizer))
         check_lengths(WindowSettings.from_args(self.options.over(settings)), tokenizer, position_limit(model.config))
 
     @classmethod
@@ -105,34 +107,35 @@ class QuestionAnswerer:
         pairs = iter(pairs)
         while batch := list(islice(pairs, QUESTIONS)):
             held: list[QuestionWindows] = []
-            for ids, (_, context) in zip(self.question_ids([q for q, _ in batch], sizes), batch, strict=True):
-                windows = QuestionWindows.from_parts(ids, self.document(context), self.frame, sizes)
+            for windows in self.windows(batch, sizes):
                 if held and len(windows) + sum(map(len, held)) > WINDOWS:
                     yield from self.answer(held, settings, options)
                     held = []
                 held.append(windows)
             yield from self.answer(held, settings, options)
 
-    def question_ids(self, questions: list[str], sizes: WindowSettings) -> list[np.ndarray]:
-        """Token ids of each question, cut to ``max_query_length``."""
+    def windows(self, pairs: list[tuple[str, str]], sizes: WindowSettings) -> Iterator[QuestionWindows]:
+        """Yield the windows of each (question, context)."""
+        questions = [question for question, _ in pairs]
         if any(not question.strip() for question in questions):
             raise UserError("the question is empty")
         for text in questions:
             check_text("question", text)
-        cut, _, _ = cut_questions(questions, self.tokenizer, sizes.max_query_length)
-        encoded = self.tokenizer(cut, add_special_tokens=False, truncation=False)
-        return [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
+        questions, tokens, _ = cut_questions(questions, self.tokenizer, sizes.max_query_length)
+        for row, (question, (_, text)) in enumerate(zip(questions, pairs, strict=True)):
+            context = self.context(text)
+            yield QuestionWindows.from_parts(question, tokens.select(row), context, self.tokenizer, sizes)
 
     @torch.no_grad()
     def logits(self, parts: list[QuestionWindows], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Start and end logits (W, L) of the windows of all questions, one after the other."""
-        rows = [(part, index) for part in parts for index in range(len(part))]
-        lengths = np.concatenate([part.length for part in parts])
+        rows = [row for part in parts for row in part.arrays.rows()]
+        lengths = np.concatenate([part.arrays.length for part in parts])
         start, end = (np.zeros((len(rows), int(lengths.max())), dtype=np.float32) for _ in range(2))
         order = by_length(lengths)
         for begin in range(0, len(order), batch_size):
             chosen = order[begin : begin + batch_size]
-            batch = self.collate([part.row(index) for part, index in (rows[i] for i in chosen)])
+            batch = self.collate([rows[i] for i in chosen])
             output = self.model(**{name: value.to(self.device) for name, value in batch.items()})
             width = batch["input_ids"].shape[1]
             start[chosen, :width] = output.start_logits.float().cpu().numpy()
@@ -140,12 +143,12 @@ class QuestionAnswerer:
         return start, end
 
     def answer(self, parts: list[QuestionWindows], settings: DataArguments, options: AskOptions) -> Iterator:
-        some = [part for part in parts if len(part.document.ids)]
+        some = [part for part in parts if len(part.words)]
         start, end = self.logits(some, options.batch_size) if some else (None, None)
         begin = 0
         for part in parts:
             answers = [{"score": 0.0, "start": 0, "end": 0, "answer": ""}]
-            if len(part.document.ids):
+            if len(part.words):
                 rows = slice(begin, begin + len(part))
                 answers = best_answers(start[rows], end[rows], part, settings, options)
                 begin += len(part)

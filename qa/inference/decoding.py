@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from qa.data.documents import QuestionWindows
+from qa.data.windows import WindowArrays
+from qa.inference.question_windows import QuestionWindows
 from qa.inference.spans import find_candidates, lowest_null, search
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
@@ -89,15 +90,15 @@ def gather(
 ) -> tuple[dict[str, dict], bool]:
     """The different answers, by their text in lower case, among the ``count`` likeliest spans of each window, and
     whether there are no more spans."""
-    document, found, every = windows.document, {}, True
-    places = document.words if align else document.offsets
+    found, every = {}, True
+    places = windows.words if align else windows.arrays.offset_mapping
     for row, first, last, scores in likeliest_spans(start, end, count, max_answer_len):
         every &= len(scores) < count
-        base = windows.begin[row]
+        base = windows.arrays.tokens[row]
         begins, stops = places[base + first, 0], places[base + last, 1]
         for begin, stop, score in zip(begins.tolist(), stops.tolist(), np.exp(scores).tolist(), strict=True):
             if begin < stop:
-                text = document.text[begin:stop]
+                text = windows.context[begin:stop]
                 answer = found.setdefault(text.lower(), {"score": 0.0, "start": begin, "end": stop, "answer": text})
                 answer["score"] += score
     return found, every
@@ -113,12 +114,14 @@ def best_answers(
     """The ``top_k`` best different answers to one question from its windows' logits (W, L), at least one."""
     if np.isnan(start_logits).any() or np.isnan(end_logits).any():
         raise UserError("the model has diverged: its logits are not numbers; train it again")
-    each, first = np.arange(len(windows)), windows.context_start
-    inside = np.arange(int(windows.count.max())) < windows.count[:, None]
+    arrays = windows.arrays
+    each, first = np.arange(len(windows)), int(arrays.context_start[0])  # the question before it is the same in all
+    counts = np.diff(arrays.tokens)
+    inside = np.arange(int(counts.max())) < counts[:, None]
     parts, nulls = [], 0
     for logits in (start_logits, end_logits):
         context = np.where(inside, logits[:, first : first + inside.shape[1]], -np.inf)
-        context, null = log_probabilities(context, logits[each, windows.cls_index])
+        context, null = log_probabilities(context, logits[each, arrays.cls_index])
         parts.append(context)
         nulls = nulls + null
     limit = settings.max_answer_length
@@ -135,7 +138,7 @@ def best_answers(
         null = {"score": float(np.exp(nulls.min())), "start": 0, "end": 0, "answer": ""}
         best = answers[0]["score"] if answers else 0.0
         if trained:
-            odds = null_odds(start_logits, end_logits, windows, settings)
+            odds = null_odds(start_logits, end_logits, arrays, settings)
         else:
             odds = float(nulls.min()) - float(np.log(max(best, np.finfo(float).tiny)))
         rank = 0
@@ -146,11 +149,10 @@ def best_answers(
 
 
 def null_odds(
-    start_logits: np.ndarray, end_logits: np.ndarray, windows: QuestionWindows, settings: DataArguments
+    start_logits: np.ndarray, end_logits: np.ndarray, windows: WindowArrays, settings: DataArguments
 ) -> float:
-    """By how much no answer scores more than the best span, as the evaluation computes it."""
-    arrays = windows.arrays()
-    candidates = find_candidates(start_logits, end_logits, arrays, settings.n_best_size)
-    spans = search(candidates, arrays, 1, settings.n_best_size, settings.max_answer_length)
-    null = float(lowest_null(candidates.null, arrays.example_index, 1).sum())
+    """Return how much more no answer scores than the best span, as the evaluation computes it."""
+    candidates = find_candidates(start_logits, end_logits, windows, settings.n_best_size)
+    spans = search(candidates, windows, 1, settings.n_best_size, settings.max_answer_length)
+    null = float(lowest_null(candidates.null, windows.example_index, 1).sum())
     return null - float(spans.score[0]) if len(spans.score) else np.inf

@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from transformers import TrainingArguments
 
+from qa.data.windows import WINDOW_FORMAT
 from qa.io.run_folder import (
     FINISHED,
     MANIFEST,
@@ -57,13 +58,14 @@ def digest(path: Path) -> str:
 
 
 def commit_checkpoint(staged: Path, final: Path, windows: str) -> None:
-    """Turns a folder written under a staging name into a checkpoint, in one step.
+    """Turn a folder written under a staging name into a checkpoint, in one step.
 
     Args:
-        windows: names the training windows, so that a run does not go on with others.
+        windows: name of the training windows, so that a run is not resumed with others.
     """
     files = {path.name: [path.stat().st_size, digest(path)] for path in sorted(staged.iterdir())}
-    (staged / MANIFEST).write_text(json.dumps({"windows": windows, "files": files}, indent=1), encoding="utf-8")
+    manifest = {"windows": windows, "window_format": WINDOW_FORMAT, "files": files}
+    (staged / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in staged.iterdir():
         flush(path)
     flush(staged)
@@ -103,7 +105,10 @@ def find_corruption(folder: Path) -> str | None:
 
 
 def read_manifest(folder: Path) -> dict:
-    """``windows`` and ``files``; empty for a checkpoint of another program."""
+    """Return ``windows``, ``window_format`` and ``files``; empty for a checkpoint of another program.
+
+    Checkpoints up to 1c928e6 have no ``window_format``: their windows are named in another way.
+    """
     path = folder / MANIFEST
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 

@@ -116,7 +116,7 @@ def find_start(args: TrainingArguments, settings: dict, windows: str) -> Path | 
     """The checkpoint to go on from, None to begin at the beginning. Needs the folder's lock.
 
     Args:
-        settings: of this run. windows: the name of its training windows, as in ``checkpoints.seal``.
+        settings: of this run. windows: the name of its training windows, as in ``checkpoints.commit_checkpoint``.
 
     Raises:
         UserError: no whole checkpoint where one was asked for; other settings than the interrupted run's, which
@@ -145,9 +145,16 @@ def find_start(args: TrainingArguments, settings: dict, windows: str) -> Path | 
             " all the same with --resume_from_checkpoint last, or start anew with --overwrite_output_dir true"
         )
     print(f"going on from {start}")
+    if has_old_windows(checkpoints.read_manifest(start)):
+        warn(f"note: {start} is of an earlier version: its training windows were compared by their settings only")
     if harmless or harmful:
         warn(f"note: settings that differ from before: {', '.join(harmful + harmless)}")
     return start
+
+
+def has_old_windows(manifest: dict) -> bool:
+    """Return whether a checkpoint names its windows as 1c928e6 did: by the code that made them, which has changed."""
+    return bool(manifest) and "window_format" not in manifest
 
 
 def compare_settings(start: Path, settings: dict, windows: str) -> tuple[list[str], list[str]]:
@@ -157,7 +164,8 @@ def compare_settings(start: Path, settings: dict, windows: str) -> tuple[list[st
         return [], []
     before, now = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(yaml.safe_dump(settings))
     default, same_windows = TrainingOptions(output_dir="").to_dict(), manifest.get("windows") == windows
-    harmless, harmful = [], [] if same_windows or not manifest else ["the training windows"]
+    comparable = bool(manifest) and not has_old_windows(manifest)
+    harmless, harmful = [], ["the training windows"] if comparable and not same_windows else []
     step = [row.name for row in TABLE.values() if row.changes_result == "unless_same_step"]
     sizes = [math.prod(each.get(name, default[name]) for name in step) for each in (before, now)]
     unchanged = {"never": True, "unless_same_windows": same_windows, "unless_same_step": sizes[0] == sizes[1]}

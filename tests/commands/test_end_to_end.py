@@ -268,11 +268,10 @@ def test_answers_that_no_window_holds_are_dropped_from_training(tiny_model, tmp_
 
 def test_wrong_offsets_stop_training(tiny_data, tiny_model, tmp_path, monkeypatch):
     """A tokenizer whose offsets drop each word's first letter, as one RoBERTa variant's did."""
-    import qa.data.windows
-
-    monkeypatch.setattr(
-        qa.data.windows, "trim_white_space", lambda offsets, *_: (offsets + np.array([1, 0])).astype(np.int32)
-    )
+    for module in ("tokenized_text", "make_windows"):
+        monkeypatch.setattr(
+            f"qa.data.{module}.trim_white_space", lambda offsets, *_: (offsets + np.array([1, 0])).astype(np.int32)
+        )
     with pytest.raises(UserError, match=r"decoded back to text, reach F1 .* offsets are wrong"):
         train_tiny(tiny_data, tiny_model, tmp_path / "model")
     assert not (tmp_path / "model").exists()

@@ -3,20 +3,16 @@
 import numpy as np
 import pytest
 from datasets import Dataset
-from helpers.builders import SHARED
+from helpers.builders import SHARED, roberta
 from transformers import AutoTokenizer
 
 from qa.data.examples import FEATURES
+from qa.data.labels import label
+from qa.data.make_windows import make_windows
 from qa.data.splits import load_splits
+from qa.data.tokenized_text import cut_questions
 from qa.data.window_cache import content_key, load_windows
-from qa.data.windows import (
-    WindowArrays,
-    WindowSettings,
-    check_lengths,
-    cut_questions,
-    label,
-    make_windows,
-)
+from qa.data.windows import WINDOW_FORMAT, WindowArrays, WindowSettings, check_lengths
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
 
@@ -143,8 +139,6 @@ def test_cls_is_last_and_context_first_in_xlnet():
 
 
 def test_two_separators_are_not_context():
-    from helpers.builders import roberta
-
     tokenizer = roberta()
     windows, _ = windows_of([example(CONTEXT, "Sollen")], tokenizer, max_seq_length=200)
     window = windows[0]
@@ -158,8 +152,8 @@ def test_long_question_is_cut_and_counted(tokenizer):
     long = "Where was Mira Talven who built the first bridge over the Vindel river born in Sollen? " * 4
     windows, arrays = windows_of([example(CONTEXT, "Sollen", long), example(CONTEXT, "Sollen")], tokenizer)
     assert [bool(cut) for cut in windows["question_cut"]] == [i == 0 for i in arrays.example_index]
-    _, lengths, cut = cut_questions([long, "Where?"], tokenizer, 24)
-    assert lengths[0] <= 24 and cut.tolist() == [True, False]
+    _, tokens, cut = cut_questions([long, "Where?"], tokenizer, 24)
+    assert tokens.lengths[0] <= 24 and cut.tolist() == [True, False]
 
 
 def test_empty_context_and_question_of_spaces_make_a_window(tokenizer):
@@ -188,12 +182,28 @@ def test_cache_is_found_by_content(tmp_path, bert_tokenizer, monkeypatch):
     first = load_windows(Dataset.from_dict(rows, features=FEATURES), bert_tokenizer, args, str(tmp_path), "train")
     settings = WindowSettings.from_args(args)
     key = content_key(Dataset.from_dict(rows, features=FEATURES), bert_tokenizer, settings)
-    monkeypatch.setattr("qa.data.windows.make_windows", None)  # a second call would fail if it did not find the first's
+    monkeypatch.setattr(
+        "qa.data.make_windows.make_windows", None
+    )  # a second call would fail if it did not find the first's
     again = load_windows(Dataset.from_dict(rows, features=FEATURES), bert_tokenizer, args, str(tmp_path), "train")
     assert again[:] == first[:]
     other = Dataset.from_dict({**rows, "question": ["Who?"]}, features=FEATURES)
     assert content_key(other, bert_tokenizer, settings) != key
     assert content_key(Dataset.from_dict(rows, features=FEATURES), bert_tokenizer, WindowSettings()) != key
+
+
+def test_windows_are_named_by_data_tokenizer_lengths_and_format(bert_tokenizer, monkeypatch):
+    data = Dataset.from_dict({key: [value] for key, value in example(CONTEXT, "Sollen").items()}, features=FEATURES)
+    key = content_key(data, bert_tokenizer, WindowSettings())
+    bert_tokenizer("a", truncation=True, padding="max_length", max_length=8)
+    assert content_key(data, bert_tokenizer, WindowSettings()) == key, "the last call's lengths are not the tokenizer"
+    assert content_key(data, roberta(), WindowSettings()) != key
+    for name, value in (("padding_side", "left"), ("truncation_side", "left"), ("split_special_tokens", True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(bert_tokenizer, name, value)
+            assert content_key(data, bert_tokenizer, WindowSettings()) != key, name
+    monkeypatch.setattr("qa.data.window_cache.WINDOW_FORMAT", WINDOW_FORMAT + 1)
+    assert content_key(data, bert_tokenizer, WindowSettings()) != key
 
 
 def reference_labels(tokenizer, batch: dict) -> list[tuple]:

@@ -1,5 +1,6 @@
 """Small tokenizers, models and data, made here; nothing is downloaded."""
 
+import json
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -71,7 +72,24 @@ def xlnet() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, padding_side="left", **names)
 
 
-FAMILIES = {"bert": bert, "roberta": roberta, "deberta": deberta, "xlnet": xlnet}
+def llama() -> PreTrainedTokenizerFast:
+    """Spaces are marks, with one before the first word only, and a whole text is one word; bytes for the rest."""
+    special, byte_tokens = ["<unk>", "<s>", "</s>", "<pad>"], [f"<0x{byte:02X}>" for byte in range(256)]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    train(tokenizer, trainers.BpeTrainer(vocab_size=500, special_tokens=special + byte_tokens))
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = state["added_tokens"][: len(special)]  # bytes are tokens, but not special ones
+    tokenizer = Tokenizer.from_str(json.dumps(state))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    names = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **names)
+
+
+FAMILIES = {"bert": bert, "roberta": roberta, "deberta": deberta, "xlnet": xlnet, "llama": llama}
 
 
 def squad(questions: list[tuple[str, str, str]], **more) -> dict:

@@ -1,6 +1,7 @@
 """Asking: the answers of the removed pipeline, whatever the form of the input, and the command around them."""
 
 import collections
+import copy
 import dataclasses
 import gzip
 import json
@@ -15,12 +16,13 @@ import pytest
 import torch
 from datasets import Dataset
 from fixtures import make_pipeline_reference as reference
-from helpers.builders import squad
+from helpers.builders import FAMILIES, squad
 from helpers.commands import read, run, train_tiny
 
 import ask
-from qa.data.documents import QuestionWindows, SpecialTokenTemplate, TokenizedContext, whole_words
-from qa.data.windows import FEATURES, WindowArrays, WindowSettings, make_windows
+from qa.data.make_windows import joining_template, make_windows
+from qa.data.tokenized_text import TokenizedContext, whole_words
+from qa.data.windows import FEATURES, WindowArrays, WindowSettings
 from qa.evaluation.evaluator import Evaluator
 from qa.inference import answerer as answerer_module
 from qa.inference.batch_file import answer_file
@@ -89,7 +91,10 @@ def test_every_form_of_input(answerer):
         (lambda a: a([{"question": "q"}]), "dictionaries with these two keys"),
         (lambda a: a("q", "c", top_k=0), "top_k must be at least 1"),
         (lambda a: a("q", "c", max_seq_len=2000), "max_seq_length 2000 is more than the model takes"),
-        (lambda a: a("Where was Zoë born? " * 9, CONTEXT, max_seq_len=30, doc_stride=20), "too short: a question of"),
+        (
+            lambda a: a("Where was Zoë born? " * 9, CONTEXT, max_seq_len=30, doc_stride=20),
+            "doc_stride 20 leaves no room: question .* has .* tokens",
+        ),
         (lambda a: ask.QuestionAnswerer(a.model, a.tokenizer, a.settings, "nowhere"), "device nowhere cannot be used"),
         (lambda a: ask.pipeline("summarization", model="m"), "task 'summarization' is not supported"),
         (lambda a: ask.pipeline("question-answering", model=a.model), "needs its tokenizer"),
@@ -174,10 +179,7 @@ def test_no_answer_as_the_evaluation_decides(trained, tiny_data):
     )
     windows = WindowArrays.from_dataset(Dataset(table.cast(FEATURES.arrow_schema)))
     sizes = WindowSettings.from_args(answerer.settings)
-    held = [
-        QuestionWindows.from_parts(ids, answerer.document(context), answerer.frame, sizes)
-        for ids, context in zip(answerer.question_ids(questions, sizes), contexts, strict=True)
-    ]
+    held = list(answerer.windows(list(zip(questions, contexts, strict=True)), sizes))
     candidates = find_candidates(*answerer.logits(held, 8), windows, answerer.settings.n_best_size)
     odds = Evaluator(Dataset.from_dict(columns), windows, answerer.settings).answer(candidates).null_odds
     odds = np.array([odds[str(i)] for i in range(len(rows))])
@@ -198,35 +200,55 @@ def read_gz(path: Path) -> dict:
         return json.load(file)
 
 
+def windows_from_kept_contexts(tokenizer, pairs: list[tuple[str, str]], settings: WindowSettings) -> list[dict]:
+    """The windows of ``QuestionAnswerer``, with the columns of training that it has, and the words of their tokens."""
+    asker = SimpleNamespace(tokenizer=tokenizer, context=lambda text: TokenizedContext.from_text(text, tokenizer))
+    found = []
+    for part in ask.QuestionAnswerer.windows(asker, pairs, settings):
+        arrays = part.arrays
+        for row, tokens in enumerate(arrays.rows()):
+            inside = slice(arrays.tokens[row], arrays.tokens[row + 1])
+            cells = {name: int(getattr(arrays, name)[row]) for name in ("length", "context_start", "cls_index")}
+            cells |= {"offset_mapping": arrays.offset_mapping[inside].tolist(), "words": part.words[inside].tolist()}
+            found.append({name: value.tolist() for name, value in tokens.items()} | cells)
+    return found
+
+
+def without_truncation_to_the_right(tokenizer):
+    """Windows from the end to the beginning: not what a kept context's tokens give, so that pairs are tokenized."""
+    tokenizer.truncation_side = "left"
+    return tokenizer
+
+
 @pytest.mark.parametrize("lengths", [(40, 8, 12), (64, 31, 16), (200, 0, 64)])
-def test_windows_of_a_document_are_those_of_training(tokenizer, lengths):
+@pytest.mark.parametrize("family", [*FAMILIES, "cut from the left"])
+def test_windows_of_a_kept_context_are_those_of_training(family, lengths):
+    tokenizer = FAMILIES.get(family, lambda: without_truncation_to_the_right(FAMILIES["deberta"]()))()
     settings = WindowSettings(*lengths)
-    texts = [CONTEXT, CONTEXT[:30], "Zoë", "  Ørby… 5\u202fpm 🙂 ", CONTEXT[: len(CONTEXT) // 2]]
+    assert (joining_template(tokenizer) is None) == (family not in FAMILIES)
+    texts = [CONTEXT, CONTEXT[:30], "Zoë", "  Ørby… 5\u202fpm 🙂 ", CONTEXT[: len(CONTEXT) // 2], ""]
     questions = ["Where was Zoë born?", "Who?", "What is “Ørby” and who was born there long ago in 1931?"]
-    frame = SpecialTokenTemplate.from_tokenizer(tokenizer)
     for context in texts:
         columns = {"id": list("abc"), "question": questions, "context": [context] * 3}
         columns["answers"] = [{"text": [], "answer_start": []}] * 3
         wanted = Dataset(make_windows(columns, [0, 1, 2], tokenizer, settings).cast(FEATURES.arrow_schema)).to_list()
-        document, found = TokenizedContext.from_text(context, tokenizer), []
-        for ids in ask.QuestionAnswerer.question_ids(SimpleNamespace(tokenizer=tokenizer), questions, settings):
-            part = QuestionWindows.from_parts(ids, document, frame, settings)
-            arrays = part.arrays()
-            for row in range(len(part)):
-                offsets = arrays.offset_mapping[arrays.tokens[row] : arrays.tokens[row + 1]].tolist()
-                cells = {
-                    "length": part.length[row],
-                    "context_start": part.context_start,
-                    "cls_index": part.cls_index[row],
-                }
-                found.append(
-                    {name: value.tolist() for name, value in part.row(row).items()}
-                    | cells
-                    | {"offset_mapping": offsets}
-                )
+        found = windows_from_kept_contexts(tokenizer, [(question, context) for question in questions], settings)
         assert len(found) == len(wanted)
         for one, other in zip(found, wanted, strict=True):
+            words, places = one.pop("words"), one["offset_mapping"]
             assert all(one[name] == other[name] for name in one), (one, other)
+            assert all(w[0] <= p[0] and p[1] <= w[1] for w, p in zip(words, places, strict=True) if p[0] < p[1])
+
+
+def test_a_tokenizer_whose_pairs_are_not_their_parts_answers(answerer):
+    tokenizer = copy.deepcopy(answerer.tokenizer)
+    other = ask.QuestionAnswerer(answerer.model, without_truncation_to_the_right(tokenizer), answerer.settings)
+    assert joining_template(tokenizer) is None
+    for question in QUESTIONS:
+        assert other(question, CONTEXT[:60]) == answerer(question, CONTEXT[:60]), "one window, however it is cut"
+        answer = other(question, CONTEXT)
+        assert CONTEXT[answer["start"] : answer["end"]] == answer["answer"] != ""
+    assert other("Who?", "")["answer"] == ""
 
 
 def test_words_where_no_spaces_are_written():
@@ -392,10 +414,7 @@ def test_thousands_of_questions_about_one_long_text(shared, tmp_path, capsys):
     model.config, answerer.model = answerer.model.config, model
     sizes = WindowSettings.from_args(answerer.settings)
     begin = time.perf_counter()
-    parts = [
-        QuestionWindows.from_parts(ids, answerer.document(text), answerer.frame, sizes)
-        for ids in answerer.question_ids(questions, sizes)
-    ]
+    parts = list(answerer.windows([(question, text) for question in questions], sizes))
     once = time.perf_counter() - begin
     begin = time.perf_counter()
     for question in questions[::100]:
