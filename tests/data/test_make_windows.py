@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 
 from benchmarks.windows import compare
 from qa.data import make_windows as module
+from qa.data.examples import FEATURES as EXAMPLES
 from qa.data.make_windows import joining_template, make_windows, place_windows, ranges
-from qa.data.splits import FEATURES as EXAMPLES
 from qa.data.splits import load_splits
 from qa.data.tokenized_text import encode
 from qa.data.windows import FEATURES, WindowSettings

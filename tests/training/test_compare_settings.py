@@ -37,5 +37,5 @@ BEFORE = {
 )
 def test_what_differs_and_whether_it_matters(tmp_path, now, windows, harmless, harmful):
     write_yaml(tmp_path / SETTINGS, BEFORE)
-    write_json(tmp_path / MANIFEST, {"files": {}, "windows": "same"})
+    write_json(tmp_path / MANIFEST, {"files": {}, "windows": "same", "window_format": 1})
     assert compare_settings(tmp_path, BEFORE | now, windows) == (harmless, harmful)
