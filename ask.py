@@ -38,12 +38,13 @@ from qa.options.parser import read_options
 from qa.options.saved import saved_settings
 from qa.runtime.console import table
 from qa.runtime.errors import UserError
-from qa.runtime.process import run_command
+from qa.runtime.process import configure_process, run_command
 
 __all__ = ["QuestionAnswerer", "pipeline"]
 
 
 def main() -> None:
+    configure_process()
     kinds = ModelArguments, DataArguments, AskArguments
     given = read_options(kinds, description=__doc__)
     model_args, _, ask = given.build()

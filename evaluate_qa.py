@@ -31,6 +31,7 @@ from qa.evaluation.results import count_rows, save_best_threshold, score_rows, w
 from qa.evaluation.scores import gold_answers, score_predictions
 from qa.io.files import make_folder, write_json
 from qa.io.run_folder import COMPARISON, PREDICTIONS
+from qa.model.device import uses_tf32
 from qa.model.loading import load_config
 from qa.options.arguments import DataArguments, EvaluationArguments, ModelArguments
 from qa.options.combinations import check_evaluation_options, default_evaluation_folder
@@ -38,14 +39,13 @@ from qa.options.parser import read_options
 from qa.options.saved import read_settings, saved_settings
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import table, warn
-from qa.runtime.distributed import init_distributed
 from qa.runtime.errors import UserError
-from qa.runtime.process import run_command
+from qa.runtime.process import allow_tf32, configure_process, run_command
 from qa.training.evaluate import evaluate_model, evaluate_predictions
 
 
 def main() -> None:
-    init_distributed()
+    configure_process()
     kinds = ModelArguments, DataArguments, TrainingOptions, EvaluationArguments
     given = read_options(kinds, description=__doc__)
     model_args, _, _, eval_args = given.build()
@@ -53,6 +53,7 @@ def main() -> None:
     saved = saved_settings(model_args)
     given = given.over(saved, output_dir=default_evaluation_folder(model_args))
     model_args, data_args, args, eval_args = given.build()
+    allow_tf32(uses_tf32(args))
     if model_args.model_name_or_path:
         load_config(model_args)  # a wrong name fails before the data are read
 

@@ -31,10 +31,11 @@ from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
-from qa.runtime.process import run_command
+from qa.runtime.process import configure_process, run_command
 
 
 def main() -> None:
+    configure_process()
     model_args, data_args, args = parse_arguments(
         (ModelArguments, DataArguments, TrainingOptions),
         default_config=REPOSITORY / "config.yaml",

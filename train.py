@@ -25,13 +25,13 @@ from qa.data.demo import write_demo
 from qa.data.windows import WindowSettings, check_lengths
 from qa.evaluation.scores import check_metric_name
 from qa.hub import publish as hub
-from qa.model.device import bf16_supported, fit_to_device, wanted_precision
+from qa.model.device import bf16_supported, fit_to_device, uses_tf32, wanted_precision
 from qa.model.loading import check_fit, load_config, load_tokenizer, position_limit
 from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
 from qa.options.training_arguments import TrainingOptions
-from qa.runtime.distributed import init_distributed, on_main_process
-from qa.runtime.process import run_command
+from qa.runtime.distributed import on_main_process
+from qa.runtime.process import allow_tf32, configure_process, run_command
 from qa.training.planner import plan_run
 from qa.training.prepare import prepare_splits
 from qa.training.resume import check_output_folder
@@ -39,7 +39,7 @@ from qa.training.run import locked_output_folder, run_training
 
 
 def main() -> None:
-    init_distributed()
+    configure_process()
     model_args, data_args, args = parse_arguments(
         (ModelArguments, DataArguments, TrainingOptions),
         default_config=REPOSITORY / "config.yaml",
@@ -48,6 +48,7 @@ def main() -> None:
     if not args.plan:
         check_output_folder(args)
     precision, args = wanted_precision(args, bf16_supported()), fit_to_device(args)
+    allow_tf32(uses_tf32(args))
     if args.push_to_hub and not args.plan:
         on_main_process(lambda: hub.check_target(hub.Target.from_args(args)))
     with args.main_process_first():

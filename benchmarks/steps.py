@@ -189,7 +189,7 @@ class Bench:
             )
             trainer.remove_callback(PrinterCallback)
             trainer.train()
-        if trainer.parts > 1:
+        if trainer.retry.parts > 1:
             raise torch.OutOfMemoryError("a step was retried with smaller micro-batches")
         return clock.seconds
 

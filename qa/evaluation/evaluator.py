@@ -1,13 +1,18 @@
 """One evaluation of a model: from candidates to answers to scores."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import torch
 from datasets import Dataset
+from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
 from qa.data.windows import WindowArrays
 from qa.evaluation.scores import Scores, gold_answers, score_predictions
-from qa.inference.spans import Answers, Candidates, find_candidates, lowest_null, read_answers, search
+from qa.inference.answers import Answers, read_answers
+from qa.inference.spans import Candidates, find_candidates, lowest_null, search
+from qa.model.loss import masked_loss
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
 
@@ -15,18 +20,19 @@ LOSSES_AT_ONCE = 2048  # windows; bounds the memory
 
 
 def window_losses(start_logits: np.ndarray, end_logits: np.ndarray, windows: WindowArrays) -> np.ndarray:
-    """Return (W,) the mean of the cross-entropies of start and end, over each window's own tokens."""
-    losses = np.zeros(len(windows))
+    """Return the (W,) losses, float32, of all logits (W, L), by the loss of training."""
+    losses = [np.zeros(0, dtype=np.float32)]
     for begin in range(0, len(windows), LOSSES_AT_ONCE):
         rows = slice(begin, begin + LOSSES_AT_ONCE)
         length = windows.length[rows]
-        real = np.arange(int(length.max())) < length[:, None]
-        for logits, labels in ((start_logits, windows.start_positions), (end_logits, windows.end_positions)):
-            scores = np.where(real, logits[rows, : real.shape[1]].astype(np.float64), -np.inf)
-            top = scores.max(axis=1)
-            norm = top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
-            losses[rows] += (norm - scores[np.arange(len(scores)), labels[rows]]) / 2
-    return losses
+        real = torch.from_numpy(np.arange(int(length.max())) < length[:, None])
+        start, end = (torch.from_numpy(logits[rows, : real.shape[1]]) for logits in (start_logits, end_logits))
+        first, last = (
+            torch.from_numpy(each[rows].astype(np.int64)) for each in (windows.start_positions, windows.end_positions)
+        )
+        outputs = QuestionAnsweringModelOutput(start_logits=start, end_logits=end)
+        losses.append(masked_loss(outputs, real, first, last, reduction="none").numpy())
+    return np.concatenate(losses)
 
 
 def perfect_candidates(windows: WindowArrays, n_best_size: int) -> Candidates:
@@ -50,12 +56,15 @@ class ScoredAnswers:
     answers: Answers
     scores: Scores  # of the predictions
     best: Scores | None  # SQuAD 2.0: of the best spans, whatever the null score; its totals contain the best thresholds
+    loss: float  # mean over all windows
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The official totals; for SQuAD 2.0 also the scores at the best thresholds."""
-        best = self.best.totals if self.best else {}
-        return self.scores.totals | {name: value for name, value in best.items() if name.startswith("best_")}
+        """The official totals, for SQuAD 2.0 also the scores at the best thresholds, and the loss."""
+        best = (
+            {name: value for name, value in self.best.totals.items() if name.startswith("best_")} if self.best else {}
+        )
+        return self.scores.totals | best | {"loss": self.loss}
 
 
 @dataclass(frozen=True)
@@ -76,14 +85,25 @@ class Evaluation:
     ceiling: Scores | None = None  # of the answers of perfect logits
 
 
+@dataclass(frozen=True)
 class Evaluator:
-    """Score candidates for one set of examples and windows; keeps the scored answers of the last call."""
+    """Score candidates for one set of examples and windows; holds no results."""
 
-    def __init__(self, examples: Dataset, windows: WindowArrays, args: DataArguments):
-        self.examples, self.ids, self.contexts = examples, list(examples["id"]), list(examples["context"])
-        self.references = gold_answers(examples)
-        self.windows, self.args = windows, args
-        self.last: ScoredAnswers | None = None
+    examples: Dataset
+    windows: WindowArrays
+    args: DataArguments
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return list(self.examples["id"])
+
+    @cached_property
+    def contexts(self) -> list[str]:
+        return list(self.examples["context"])
+
+    @cached_property
+    def references(self) -> list[dict]:
+        return gold_answers(self.examples)
 
     def answer(self, candidates: Candidates) -> Answers:
         """Return the answers from the candidates of every window, by n-best over all windows of each example."""
@@ -99,15 +119,11 @@ class Evaluator:
         answers = self.answer(perfect_candidates(self.windows, self.args.n_best_size))
         return score_predictions(answers.predictions, self.references, bool(self.args.version_2_with_negative))
 
-    def score(self, answers: Answers) -> ScoredAnswers:
-        """Score the predictions, and for SQuAD 2.0 the best spans, from which the best thresholds follow."""
-        has_unanswerable, best = answers.null_odds is not None, None
-        if has_unanswerable:
-            best = score_predictions(answers.best_texts, self.references, True, answers.null_odds)
-        return ScoredAnswers(answers, score_predictions(answers.predictions, self.references, has_unanswerable), best)
+    def __call__(self, candidates: Candidates, losses: np.ndarray) -> ScoredAnswers:
+        """Answer and score all examples: the predictions, and for SQuAD 2.0 the best spans for the best thresholds.
 
-    def __call__(self, candidates: Candidates, losses: np.ndarray) -> dict[str, float]:
-        """Return the metrics of one pass over all windows, with its loss, the mean of ``losses`` (W,).
+        Args:
+            candidates: of all windows, in their order. losses: (W,) of the windows.
 
         Raises:
             UserError: a loss is not finite: the model has diverged.
@@ -117,29 +133,37 @@ class Evaluator:
                 "the model has diverged: its logits are not finite. Train again with a lower learning_rate, with"
                 " warmup_steps: 0.1, or in fp32; earlier checkpoints are untouched"
             )
-        self.last = self.score(self.answer(candidates))
-        return self.last.metrics | {"loss": float(losses.astype(np.float64).mean())}
+        answers, best = self.answer(candidates), None
+        has_unanswerable = answers.null_odds is not None
+        if has_unanswerable:
+            best = score_predictions(answers.best_texts, self.references, True, answers.null_odds)
+        scores = score_predictions(answers.predictions, self.references, has_unanswerable)
+        return ScoredAnswers(answers, scores, best, float(losses.astype(np.float64).mean()))
 
-    def of_logits(self, start_logits: np.ndarray, end_logits: np.ndarray) -> dict[str, float]:
-        """Return the same metrics from all logits (W, L), in the order of the windows."""
+    def of_logits(self, start_logits: np.ndarray, end_logits: np.ndarray) -> ScoredAnswers:
+        """Answer and score all examples from all logits (W, L), in the order of the windows."""
         candidates = find_candidates(start_logits, end_logits, self.windows, self.args.n_best_size)
         return self(candidates, window_losses(start_logits, end_logits, self.windows))
 
-    def result(self, name: str, metrics: dict[str, float]) -> Evaluation:
-        """Return the answers and scores of the last call, with the ceiling."""
-        answers = self.last.answers
+    def result(self, name: str, scored: ScoredAnswers, metrics: dict[str, float]) -> Evaluation:
+        """Return what the reports need: the scored answers with their examples and windows, and the ceiling.
+
+        Args:
+            metrics: those of ``scored``, and for a model also runtime and speed.
+        """
+        answers = scored.answers
         return Evaluation(
             name=name,
             examples=self.examples,
             predictions=answers.predictions,
-            scores=self.last.scores,
+            scores=scored.scores,
             metrics=metrics,
             has_unanswerable=answers.null_odds is not None,
             null_odds=answers.null_odds,
             threshold=self.args.null_score_diff_threshold,
             answers=answers,
             windows=self.windows,
-            best=self.last.best,
+            best=scored.best,
             ceiling=self.ceiling(),
         )
 

@@ -1,18 +1,28 @@
-"""Windows to batches: rows as Arrow holds them, padding, order by length."""
+"""From windows to batches: rows read from Arrow, padding, order by length."""
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from datasets import Dataset
+from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
+from transformers import TrainingArguments
+
+LABELS = "start_positions", "end_positions"
 
 
 class WindowRows(TorchDataset):
-    """Windows as dictionaries of arrays, which view what Arrow holds: no Python object is made for a token."""
+    """Windows as dictionaries of arrays, which are views of Arrow's memory: no Python object is made for a token.
 
-    def __init__(self, windows: Dataset):
+    Args:
+        columns: those to read, where the windows have them; None for all.
+    """
+
+    def __init__(self, windows: Dataset, columns: Sequence[str] | None = None):
+        if columns is not None:
+            windows = windows.select_columns([name for name in columns if name in windows.column_names])
         self.windows = windows.with_format("arrow")
 
     def __len__(self) -> int:
@@ -28,12 +38,18 @@ class Collator:
     """Pads a batch of windows on the right, as int64 tensors (B, L).
 
     Args:
-        sizes: the lengths L that a batch may have, ascending; it has the length of its longest window where that is
-            beyond them all, or where there are none.
+        sizes: the lengths L that a batch may have, ascending. A batch whose longest window exceeds all of them, and
+            every batch if there are none, has the length of its longest window.
     """
 
     def __init__(self, pad_token_id: int, token_types: bool, sizes: Sequence[int] = ()):
         self.pad_token_id, self.token_types, self.sizes = pad_token_id, token_types, sizes
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of a window that a batch is made of; labels are optional."""
+        names = ["input_ids", "token_type_ids"] if self.token_types else ["input_ids"]
+        return [*names, *LABELS]
 
     def __call__(self, windows: list[dict]) -> dict[str, torch.Tensor]:
         lengths = np.array([len(window["input_ids"]) for window in windows])
@@ -44,7 +60,7 @@ class Collator:
         }
         if self.token_types:
             batch["token_type_ids"] = self.pad(windows, "token_type_ids", width, 0)
-        for name in ("start_positions", "end_positions"):
+        for name in LABELS:
             if name in windows[0]:
                 batch[name] = torch.tensor([int(window[name]) for window in windows])
         return batch
@@ -58,11 +74,36 @@ class Collator:
 
 
 def by_length(lengths: np.ndarray) -> np.ndarray:
-    """Longest first, so that evaluation pads little and runs out of memory at once or never."""
+    """Return the order of (W,) ``lengths``, longest first: it pads little, and runs out of memory at once or never."""
     return np.argsort(-np.asarray(lengths), kind="stable")
 
 
 def padded(length: int, sizes: Sequence[int]) -> int:
-    """The least of the ascending ``sizes`` that holds ``length``, else ``length`` itself."""
+    """Return the smallest of the ascending ``sizes`` that holds ``length``, else ``length`` itself."""
     place = bisect.bisect_left(sizes, length)
     return sizes[place] if place < len(sizes) else length
+
+
+def make_dataloader(
+    rows: WindowRows,
+    sampler: Sampler,
+    batch_size: int,
+    collator: Collator,
+    args: TrainingArguments,
+    worker_init_fn: Callable[[int], None] | None = None,
+) -> DataLoader:
+    """Return a loader of batches in the sampler's order, as ``Trainer`` would make it from ``args``."""
+    return DataLoader(
+        rows,
+        batch_size=batch_size,
+        sampler=sampler,
+        collate_fn=collator,
+        num_workers=args.dataloader_num_workers,
+        pin_memory=args.dataloader_pin_memory,
+        persistent_workers=args.dataloader_persistent_workers,
+        multiprocessing_context=args.dataloader_multiprocessing_context,
+        prefetch_factor=args.dataloader_prefetch_factor,
+        in_order=args.dataloader_in_order,
+        drop_last=args.dataloader_drop_last,
+        worker_init_fn=worker_init_fn,
+    )

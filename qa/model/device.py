@@ -1,4 +1,4 @@
-"""What the device can do, and so the precision."""
+"""The precision that a device supports, and options adapted to it."""
 
 import dataclasses
 
@@ -7,11 +7,11 @@ import torch
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
 
-AUTOCAST = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}  # what matrices are multiplied in
+AUTOCAST = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}  # types of matrix products
 
 
 def wanted_precision(args: TrainingOptions, bf16_supported: bool) -> str:
-    """``fp32``, ``fp16`` or ``bf16``, as it would be on a GPU.
+    """Return ``fp32``, ``fp16`` or ``bf16``, as it would be on a GPU.
 
     Raises:
         UserError: ``precision`` and ``fp16`` or ``bf16`` contradict each other.
@@ -26,18 +26,21 @@ def wanted_precision(args: TrainingOptions, bf16_supported: bool) -> str:
 
 
 def bf16_supported() -> bool:
-    """Whether the GPU multiplies bf16 matrices itself; without a GPU, as a recent one would."""
+    """Return whether the GPU has bf16 arithmetic, without emulation; True without a GPU, as recent ones have it."""
     return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def uses_tf32(args: TrainingOptions) -> bool:
+    """Return whether what stays in fp32 may be multiplied in TF32: on a GPU, unless the option forbids it."""
+    return args.device.type == "cuda" and args.tf32 is not False
+
+
 def fit_to_device(args: TrainingOptions) -> TrainingOptions:
-    """The precision for this GPU, and TF32 for what is left in fp32; fp32 and plain memory where there is none."""
+    """Return the options with the precision for this GPU; without one, fp32 and no pinned memory."""
     precision = wanted_precision(args, bf16_supported())
     if args.device.type == "cuda":
-        if args.tf32 is not False:
-            torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it
         args = dataclasses.replace(args, fp16=precision == "fp16", bf16=precision == "bf16")
-        args.accelerator_config.non_blocking = args.dataloader_pin_memory  # copies do not wait for the GPU
+        args.accelerator_config.non_blocking = args.dataloader_pin_memory  # copies overlap with computation
         return args
     if args.fp16 or args.precision in ("fp16", "bf16"):
         print(f"no GPU found: computing in fp32 on the CPU ({precision} needs a GPU)")

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 
 import torch
-from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -33,8 +32,6 @@ SIZE_LIMITS = (  # fields of a configuration, and their largest plausible value
 )
 MIN_VOCABULARY_SHARE = 0.75  # of the model's vocabulary that its tokenizer has; some models pad theirs
 LAYER = re.compile(r"\.\d+\.")  # in the name of a weight of a layer
-transformers_logging.disable_progress_bar()  # for reading and writing weights; the Trainer has its own
-hub_logging.set_verbosity_error()  # hides its retries; what could not be loaded is reported in one line
 
 
 def loading_error(what: str, name: str, error: BaseException) -> UserError:

@@ -21,6 +21,7 @@ from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTra
 
 from qa.model.device import AUTOCAST
 from qa.model.loading import takes_token_types
+from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
 from qa.options.training_arguments import TrainingOptions
 
@@ -119,15 +120,15 @@ def build_model(config: PretrainedConfig, args: TrainingOptions, recompute: bool
 
 
 def forward(model: PreTrainedModel, batch: int, length: int, precision: str) -> torch.Tensor:
-    """Return a loss over start and end logits (B, L)."""
+    """Return the loss of a batch of full windows, (batch, length) tokens, as training and evaluation compute it."""
     ids = torch.ones(batch, length, dtype=torch.int64)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if takes_token_types(model):
         inputs["token_type_ids"] = torch.zeros_like(ids)
     with autocast(precision):
         outputs = model(**inputs)
-    logits = outputs.start_logits.float(), outputs.end_logits.float()
-    return sum(-functional.log_softmax(row, dim=-1).mean() for row in logits)
+    labels = torch.zeros(batch, dtype=torch.int64)
+    return masked_loss(outputs, inputs["attention_mask"], labels, labels)
 
 
 def optimizer_bytes(model: PreTrainedModel, args: TrainingOptions) -> int:

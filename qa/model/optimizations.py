@@ -1,9 +1,10 @@
-"""What makes a step faster or smaller and leaves its result as it is."""
+"""Optimizations that make a training step faster or smaller without changing its result."""
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.activations import NewGELUActivation
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, bidirectional_mask_function, sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.albert.modeling_albert import AlbertLayerGroup
@@ -11,11 +12,13 @@ from transformers.models.albert.modeling_albert import AlbertLayerGroup
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError, one_line
 
+PADDED_SDPA = "qa_sdpa"  # the library's fused attention with our mask; a name of our own leaves "sdpa" as it is
+
 
 class FusedGELU(nn.Module):
-    """``gelu_new`` in one kernel: the same function of x, which keeps x alone for the backward pass.
+    """``gelu_new`` in one kernel, which keeps only its input for the backward pass.
 
-    transformers computes it as eight elementwise operations, each keeping its input.
+    transformers computes it as eight elementwise operations, each of which keeps its input.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -23,10 +26,10 @@ class FusedGELU(nn.Module):
 
 
 def fuse_gelu(model: nn.Module) -> int:
-    """Replaces the activation modules of ``gelu_new``; configuration and weights stay as they are.
+    """Replace the activation modules of ``gelu_new``; configuration and weights stay as they are.
 
     Returns:
-        how many were replaced.
+        the number of replaced modules.
     """
     replaced = 0
     for module in model.modules():
@@ -42,7 +45,7 @@ class CheckpointedAlbertLayerGroup(GradientCheckpointingLayer, AlbertLayerGroup)
 
 
 def enable_albert_checkpointing(model: PreTrainedModel) -> None:
-    """Makes ``activation_checkpointing`` work for ALBERT as it does for other models."""
+    """Make ``activation_checkpointing`` work for ALBERT as it does for other models."""
     for module in model.modules():
         if type(module) is AlbertLayerGroup:
             module.__class__ = CheckpointedAlbertLayerGroup
@@ -50,10 +53,10 @@ def enable_albert_checkpointing(model: PreTrainedModel) -> None:
 
 
 def padding_mask(attention_mask=None, mask_function=None, dtype=torch.float32, **kwargs) -> torch.Tensor | None:
-    """What is added to the scores of padded tokens, (B, 1, 1, L), for fused attention.
+    """Return the mask (B, 1, 1, L) added to the attention scores: 0 for real tokens, the lowest number for padding.
 
-    transformers makes a mask of booleans (B, 1, L, L), which every layer turns into numbers of its own and keeps for
-    the backward pass; and to leave it out where nothing is padded, it waits for the GPU in every step.
+    transformers makes a boolean mask (B, 1, L, L), which every layer converts to numbers of its own and keeps for the
+    backward pass; and to skip the mask where nothing is padded, it synchronizes with the GPU in every step.
 
     Args:
         attention_mask: (B, L) booleans, True for real tokens.
@@ -64,17 +67,29 @@ def padding_mask(attention_mask=None, mask_function=None, dtype=torch.float32, *
     return zeros.masked_fill(~attention_mask, torch.finfo(dtype).min)[:, None, None, :]
 
 
+def use_padding_mask(model: PreTrainedModel) -> None:
+    """Make a model that uses ``sdpa`` attention take ``padding_mask``; the configuration it saves does not change.
+
+    Only models that look up their attention by name can be switched. "sdpa" itself stays as the library has it.
+    """
+    AttentionInterface.register(PADDED_SDPA, sdpa_attention_forward)
+    AttentionMaskInterface.register(PADDED_SDPA, padding_mask)
+    if model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(PADDED_SDPA)
+
+
 def prepare_model(model: PreTrainedModel, args: TrainingOptions) -> None:
-    """What the options ask of the model itself, before it is trained or evaluated."""
-    AttentionMaskInterface.register("sdpa", padding_mask)
-    torch.backends.cuda.enable_cudnn_sdp(
-        False
-    )  # it makes a plan for each new length, which can take longer than a step
+    """Apply the options that concern the model itself, before it is trained or evaluated.
+
+    Raises:
+        UserError: an ``attn_implementation`` that the model does not support.
+    """
     if args.attn_implementation:
         try:
             model.set_attn_implementation(args.attn_implementation)
         except (ValueError, ImportError) as error:
             raise UserError(f"attn_implementation {args.attn_implementation}: {one_line(error)}") from None
+    use_padding_mask(model)
     if args.fused_gelu:
         fuse_gelu(model)
     if args.dropout is not None:

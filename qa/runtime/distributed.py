@@ -1,41 +1,25 @@
-"""Several processes that train one model: what each takes of a batch, and what only one of them does."""
+"""Several processes that train one model: their shares of a batch, and what only the main one does."""
 
 import dataclasses
 import math
-import os
-import sys
 from collections.abc import Callable
+from functools import cached_property
 from typing import TypeVar
 
-import datasets
 import torch
-import transformers
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from torch import distributed
 from transformers import TrainingArguments
 
-from qa.runtime.console import process_rank, warn
+from qa.runtime.console import warn
 from qa.runtime.errors import UserError
 
 Result = TypeVar("Result")
 
 
-def init_distributed() -> None:
-    """Makes this process one of those that a launcher started, before any option is read; only the main one prints.
-
-    Errors that another process alone meets are still said, by ``run_command``.
-    """
-    if "LOCAL_RANK" in os.environ and not torch.accelerator.is_available():
-        os.environ["ACCELERATE_USE_CPU"] = "true"  # without it processes on CPUs would not find each other
-    if process_rank():
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
-        datasets.disable_progress_bars()
-        transformers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.set_verbosity_error()
-
-
 def on_main_process(work: Callable[[], Result]) -> Result:
-    """Lets the main process do some work; every process gets its result, which must pickle, or its UserError."""
+    """Do ``work`` in the main process; every process gets its result, which must pickle, or its UserError."""
     state = PartialState()
     if state.num_processes == 1:
         return work()
@@ -51,11 +35,30 @@ def on_main_process(work: Callable[[], Result]) -> Result:
     return result[0]
 
 
-def divide_batch(batch: int, accumulation: int, processes: int) -> tuple[int, int]:
-    """Windows at once and accumulation of each process, such that one step takes as many windows as in one process.
+class ProcessGroup:
+    """The processes of a run, connected through their hosts' memory: exchanging flags does not wait for the GPUs."""
 
-    Where that cannot be, as nearly as many. Never more at once than ``batch``, which is what fits into memory, and
-    a part of it, so that windows which were sampled together for their length stay together.
+    def __init__(self, processes: int):
+        self.processes = processes
+
+    @cached_property
+    def gloo(self):
+        return distributed.new_group(backend="gloo")  # made by all processes at once, on first use
+
+    def any_process(self, *flags: bool) -> list[bool]:
+        """Return for each flag whether it is set in at least one process; all processes call this together."""
+        if self.processes == 1:
+            return list(flags)
+        counts = torch.tensor(flags, dtype=torch.float32)
+        distributed.all_reduce(counts, group=self.gloo)
+        return [bool(count) for count in counts]
+
+
+def divide_batch(batch: int, accumulation: int, processes: int) -> tuple[int, int]:
+    """Return each process's batch size and accumulation steps, so that a step has as many windows as in one process.
+
+    Where it cannot be divided equally, as close to it as possible. A process's batch size is at most ``batch``, which
+    fits into memory, and divides it, so that windows which were grouped by length stay together.
     """
     share = batch * accumulation / processes
     if share.is_integer():
@@ -66,9 +69,9 @@ def divide_batch(batch: int, accumulation: int, processes: int) -> tuple[int, in
 
 
 def share_batch(args: TrainingArguments, settings: dict) -> TrainingArguments:
-    """The options of each of several processes, which take equal parts of the batch that one process would take.
+    """Return the options of each of several processes, which share one process's batch equally.
 
-    Where it cannot be divided, that is said, and ``settings`` get what one process would need for the same run.
+    If it cannot be divided, warn, and put the values with which one process would do the same run into ``settings``.
     """
     batch, accumulation, processes = args.per_device_train_batch_size, args.gradient_accumulation_steps, args.world_size
     own_batch, own_accumulation = divide_batch(batch, accumulation, processes)

@@ -1,5 +1,9 @@
-"""How a command starts and ends."""
+"""How a command starts and ends, and the only module that changes settings of the whole process.
 
+``import qa`` changes none: a program that uses the package keeps its own logging, warnings and torch settings.
+"""
+
+import os
 import signal
 import sys
 import time
@@ -11,13 +15,51 @@ from qa.runtime.errors import UserError
 REPORT_DELAY = 5  # seconds that other processes wait for the main one to report the same error
 
 
+def configure_process() -> None:
+    """Set what a command needs of its libraries, and make it one of the processes that a launcher started.
+
+    Called first by every command's ``main``, before options are parsed. Of several processes only the main one
+    prints; errors that occur in another one alone are still reported, by ``run_command``.
+    """
+    import torch  # the libraries are imported here, so that ``run_command`` needs none of them
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # of reading and writing weights; training keeps its own
+    hub_logging.set_verbosity_error()  # hides its retries; a failed download is reported in one line
+    # cuDNN's attention makes a plan for each new length, which can take longer than a step.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    if "LOCAL_RANK" in os.environ and not torch.accelerator.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # without it processes on CPUs would not find each other
+    if process_rank():
+        silence_process()
+
+
+def silence_process() -> None:
+    """Discard what this process prints to stdout and what its libraries log, until it ends."""
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+    datasets.disable_progress_bars()
+    transformers_logging.set_verbosity_error()
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Multiply fp32 matrices in TF32 on GPUs that have it, if ``allowed``."""
+    import torch
+
+    if allowed:
+        torch.set_float32_matmul_precision("high")
+
+
 def run_command(main: Callable[[], None]) -> None:
-    """Runs a command's ``main``; a ``UserError`` becomes one line on stderr and exit status 2."""
+    """Run a command's ``main``; a ``UserError`` becomes one line on stderr and exit status 2."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
     except UserError as error:
-        if process_rank():  # an error of all processes is the main one's to say, and the launcher then ends this one
+        if process_rank():  # the main process reports an error of all of them; then the launcher ends this one
             time.sleep(REPORT_DELAY)
             print(f"error in process {process_rank()}: {error}", file=sys.stderr)
         warn(f"error: {error}")

@@ -1,25 +1,28 @@
-"""A run that has failed is stopped and called failed; a step that does not fit is repeated in smaller parts."""
+"""Callbacks: stop a run that has failed, and check and continue a resumed one."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
+from qa.runtime.console import warn
 from qa.runtime.errors import UserError
+from qa.training import checkpoints
 
 UNIFORM = 0.95  # of the loss of a uniform guess: a model that learns is far below it soon after the warm-up
 PATIENCE = 0.05, 100  # share of all steps after the warm-up, and fewest steps, before a run can be called stuck
 
 
 def uniform_loss(lengths: np.ndarray) -> float:
-    """The loss of a model that finds every token as likely as any other: the mean log of the windows' lengths."""
+    """Return the loss of a uniform guess over each window's tokens: the mean log of their (W,) ``lengths``."""
     return float(np.log(np.asarray(lengths)).mean())
 
 
 def detect_divergence(history: list[dict], warmup: int, steps: int, uniform: float) -> str | None:
-    """Why the training has failed, None where it has not.
+    """Return why training has failed, None if it has not.
 
     Args:
         history: entries with ``step`` and ``loss``, the mean since the entry before. warmup, steps: of the whole run.
@@ -43,7 +46,7 @@ def detect_divergence(history: list[dict], warmup: int, steps: int, uniform: flo
 
 def training_failed(reason: str, state: TrainerState, args: TrainingArguments) -> UserError:
     best = state.best_model_checkpoint
-    kept = f"The best checkpoint so far, {best}, is kept. " if best else "No checkpoint was the best yet. "
+    kept = f"The best checkpoint so far, {best}, is kept. " if best else "There is no best checkpoint yet. "
     return UserError(
         f"training has failed: {reason}. {kept}Try, with another --output_dir, a lower learning_rate (such as"
         f" {args.learning_rate / 3:.1g}), warmup_steps: 0.1, or another seed"
@@ -51,15 +54,25 @@ def training_failed(reason: str, state: TrainerState, args: TrainingArguments) -
 
 
 def check_finite_weights(model: nn.Module, state: TrainerState, args: TrainingArguments) -> None:
-    """Raises UserError for weights that are not finite: they are never saved over good ones."""
+    """Raise UserError for weights with NaN or infinity, so that they are never saved over good ones."""
     for name, weight in model.named_parameters():
-        own = weight.to_local() if hasattr(weight, "to_local") else weight  # of a model spread over several GPUs
-        if not torch.isfinite(own).all():
+        local = weight.to_local() if hasattr(weight, "to_local") else weight  # its shard, if spread over several GPUs
+        if not torch.isfinite(local).all():
             raise training_failed(f"{name} holds NaN or infinity at step {state.global_step}", state, args)
 
 
+class FiniteWeightsCallback(TrainerCallback):
+    """Check the weights before each evaluation, which would fail on NaN with a less helpful message."""
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if control.should_evaluate:
+            check_finite_weights(model, state, args)
+
+    on_epoch_end = on_step_end
+
+
 class DivergenceCallback(TrainerCallback):
-    """Looks at every logged loss, and so at no other time waits for the GPU."""
+    """Stop a run that has failed. Check logged losses only, which adds no GPU synchronization."""
 
     def __init__(self, lengths: np.ndarray):
         self.uniform = uniform_loss(lengths)
@@ -71,9 +84,32 @@ class DivergenceCallback(TrainerCallback):
 
 
 class SetEpochCallback(TrainerCallback):
-    """Tells the sampler its epoch also where a run goes on within one: of several processes' samplers, the loader that
-    skips batches reaches none (accelerate's ``BatchSamplerShard`` has no ``sampler``)."""
+    """Set the sampler's epoch when resuming mid-epoch; accelerate's batch-skipping loader does not.
+
+    With several processes that loader's ``BatchSamplerShard`` has no ``sampler`` to reach.
+    """
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
         if hasattr(train_dataloader, "set_epoch"):
             train_dataloader.set_epoch(int(state.epoch + 1e-9))
+
+
+class ResumeCallback(TrainerCallback):
+    """Check the state that a run resumes with."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Forget a best checkpoint that is corrupt by now, so that another one can become the best.
+
+        Raises:
+            UserError: the checkpoint is of a step after the last one of this run.
+        """
+        if state.global_step > state.max_steps:
+            raise UserError(
+                f"the checkpoint is of step {state.global_step}, beyond the {state.max_steps} of this run: raise"
+                " num_train_epochs or max_steps, or start from scratch in another --output_dir"
+            )
+        if args.load_best_model_at_end and state.best_global_step:
+            best = state.best_model_checkpoint
+            if reason := checkpoints.find_corruption(Path(best)) if best else "it was removed":
+                warn(f"warning: ignoring the best checkpoint so far, of step {state.best_global_step}: {reason}")
+                state.best_metric = state.best_global_step = state.best_model_checkpoint = None

@@ -1,7 +1,7 @@
-"""Checkpoints on disk: written whole or not at all, and the newest of them that can be trusted.
+"""Checkpoints on disk: written completely or not at all, and the newest intact one.
 
-Everything is written under ``.saving`` first, flushed, and renamed. A list of the files with their sizes and
-digests goes with it, so that a checkpoint that was torn later, by whatever cause, is told from a whole one.
+Everything is written below ``.saving`` first, flushed, and renamed. A manifest with the size and digest of each file
+shows later whether a checkpoint is intact.
 """
 
 import errno
@@ -39,14 +39,14 @@ ALTERNATIVE_NAMES = {OPTIMIZER: SHARDED_OPTIMIZER}
 
 
 def flush(path: Path) -> None:
-    """Waits until a file or a folder is on the disk, not only in memory."""
-    if os.name == "nt" and path.is_dir():  # Windows opens no folders, and needs no such thing
+    """Wait until a file or a folder is on the disk, not only in memory."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders, and does not need it
         return
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that cannot
+        if error.errno != errno.EINVAL:  # the file system does not support it
             raise
     finally:
         os.close(descriptor)
@@ -78,7 +78,7 @@ def commit_checkpoint(staged: Path, final: Path, windows: str) -> None:
 
 
 def find_corruption(folder: Path) -> str | None:
-    """Why a checkpoint cannot be trusted, None where it is whole."""
+    """Return why a checkpoint is corrupt or incomplete, None if it is intact."""
     found = {name: name if (folder / name).is_file() else ALTERNATIVE_NAMES.get(name, name) for name in NEEDED}
     missing = [name for name, file in found.items() if not (folder / file).is_file()]
     if missing:
@@ -99,7 +99,7 @@ def find_corruption(folder: Path) -> str | None:
         for name in (OPTIMIZER, SCHEDULER):
             if not torch.load(folder / found[name], map_location="cpu", weights_only=True, mmap=True):
                 return f"{name} is empty"
-    except Exception as error:  # whatever a torn file makes the readers say
+    except Exception as error:  # a corrupt file can raise anything
         return f"it cannot be read: {one_line(error)}"
     return None
 
@@ -114,18 +114,18 @@ def read_manifest(folder: Path) -> dict:
 
 
 def newest_intact(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint, and a line for each newer one that had to be passed over."""
-    passed = []
+    """Return the newest intact checkpoint, and a line for each newer one that was skipped."""
+    skipped = []
     for path in find_checkpoints(folder):
         reason = find_corruption(path)
         if reason is None:
-            return path, passed
-        passed.append(f"{path}: not a whole checkpoint: {reason}")
-    return None, passed
+            return path, skipped
+        skipped.append(f"{path}: not an intact checkpoint: {reason}")
+    return None, skipped
 
 
 def rotate(folder: Path, limit: int | None, kept: set[Path]) -> None:
-    """Removes the oldest regular checkpoints until ``limit`` are left; never the newest and the best, ``kept``."""
+    """Remove the oldest regular checkpoints until ``limit`` are left; never the newest and the best, ``kept``."""
     regular = [path for path in find_checkpoints(folder) if path.name.startswith(REGULAR)]
     surplus = len(regular) - max(limit or len(regular), len(kept))
     others = [path for path in reversed(regular) if path not in kept]
@@ -134,14 +134,14 @@ def rotate(folder: Path, limit: int | None, kept: set[Path]) -> None:
 
 
 def remove_recoveries(folder: Path, before: int) -> None:
-    """Recovery checkpoints of steps before ``before``, when a newer checkpoint is whole."""
+    """Remove recovery checkpoints of steps before ``before``; call it when a newer checkpoint is complete."""
     for path in find_checkpoints(folder):
         if path.name.startswith(RECOVERY) and step_of(path) < before:
             shutil.rmtree(path, ignore_errors=True)
 
 
 def clear(folder: Path) -> None:
-    """Takes away an earlier run, the mark that it is finished first."""
+    """Delete an earlier run, first the file that says it is finished."""
     for name in (FINISHED, WEIGHTS):
         (folder / name).unlink(missing_ok=True)
     for path in [*find_checkpoints(folder), folder / STAGING, folder / TENSORBOARD]:
@@ -149,7 +149,7 @@ def clear(folder: Path) -> None:
 
 
 def publish(staged: Path, folder: Path) -> None:
-    """Moves the files of a finished model up into ``folder``, the weights last: without them it is no model."""
+    """Move the files of a finished model up into ``folder``, the weights last: without them it is not a model."""
     files = sorted(staged.iterdir(), key=lambda path: path.suffix == ".safetensors")
     for path in files:
         flush(path)
@@ -174,7 +174,7 @@ def count_checkpoints(args: TrainingArguments, windows: int) -> int:
 
 
 def check_space(folder: Path, parameters: int, kept: int) -> None:
-    """Raises UserError where the disk has no room for ``kept`` checkpoints and one more while it is written.
+    """Raise UserError if the disk has no room for ``kept`` checkpoints and one more while it is written.
 
     Args:
         parameters: of the model; a checkpoint has 12 bytes for each: the weight and two Adam states, fp32.

@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from qa.data.examples import Split
 from qa.data.window_cache import load_windows
 from qa.data.windows import WindowArrays, WindowSettings, check_lengths
-from qa.evaluation.evaluator import Evaluation, Evaluator, plain_metrics
+from qa.evaluation.evaluator import Evaluation, Evaluator, ScoredAnswers
 from qa.evaluation.inputs import read_logits, read_null_odds, read_predictions
 from qa.evaluation.scores import gold_answers, score_predictions
 from qa.model.device import fit_to_device
@@ -55,11 +55,12 @@ def evaluate_model(
     windows = load_windows(split.examples, tokenizer, data_args, model_args.cache_dir, "validation")
     evaluator = Evaluator(split.examples, WindowArrays.from_dataset(windows), data_args)
     if logits:
-        metrics = evaluator.of_logits(*read_logits(logits, evaluator.windows))
+        scored = evaluator.of_logits(*read_logits(logits, evaluator.windows))
+        metrics = scored.metrics
     else:
-        metrics = run_model(model_args, args, windows, tokenizer, evaluator, save_logits)
+        scored, metrics = run_model(model_args, args, windows, tokenizer, evaluator, save_logits)
     name = logits or model_args.model_name_or_path
-    return evaluator.result(Path(name).resolve().name if Path(name).exists() else name, metrics)
+    return evaluator.result(Path(name).resolve().name if Path(name).exists() else name, scored, metrics)
 
 
 def run_model(
@@ -69,8 +70,8 @@ def run_model(
     tokenizer,
     evaluator: Evaluator,
     save_logits: str | None,
-) -> dict[str, float]:
-    """Run the model on all windows and return the metrics; ends every process but the main one.
+) -> tuple[ScoredAnswers, dict[str, float]]:
+    """Run the model on all windows; return its scored answers and all metrics. Ends every process but the main one.
 
     Args:
         save_logits: path of an .npz file for the logits, in the order of the windows.
@@ -88,12 +89,11 @@ def run_model(
         processing_class=tokenizer,
         evaluator=evaluator,
         pad_to=evaluator.args.max_seq_length if evaluator.args.pad_to_max_length else None,
+        keep_logits=bool(save_logits),
     )
-    trainer.keep_logits = bool(save_logits)
-    output = trainer.predict(windows, metric_key_prefix="eval")
-    if not trainer.is_world_process_zero():
+    evaluated, predictions = trainer.evaluate_windows()
+    if evaluated.scored is None:
         sys.exit()  # the main process has all answers, and writes them
     if save_logits:
-        start, end = trainer.in_order(output.predictions[6:])
-        np.savez(save_logits, start=start, end=end)
-    return plain_metrics(output.metrics, "eval")
+        np.savez(save_logits, start=predictions.start_logits, end=predictions.end_logits)
+    return evaluated.scored, evaluated.metrics

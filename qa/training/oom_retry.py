@@ -1,68 +1,74 @@
-"""A step that does not fit into memory is repeated in smaller parts."""
+"""A training step that runs out of GPU memory is repeated in smaller micro-batches."""
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
 from qa.runtime.console import warn
 
+Batch = dict[str, torch.Tensor]  # tensors (B, ...)
 
-def split(batch: dict[str, torch.Tensor], parts: int) -> Iterator[dict[str, torch.Tensor]]:
-    """A batch of (B, ...) tensors in at most ``parts`` batches of about one size."""
+
+def split(batch: Batch, parts: int) -> Iterator[Batch]:
+    """Yield a batch in at most ``parts`` batches of about the same size."""
     size = math.ceil(len(batch["input_ids"]) / parts)
     for begin in range(0, len(batch["input_ids"]), size):
         yield {name: rows[begin : begin + size] for name, rows in batch.items()}
 
 
 class OutOfMemoryRetry:
-    """For a ``Trainer``: a step that runs out of memory is repeated as a whole, its batches cut in halves.
+    """Runs the batches of a step, and repeats the whole step with halved batches when it runs out of memory.
 
-    The gradient stays that of the same windows. From then on all batches are cut; said once. In one process only:
-    several would no longer exchange their gradients at the same moments.
+    The gradient stays that of the same windows. All later batches are split, too; a note is printed once.
+
+    Args:
+        retries: False with several processes, which would no longer exchange their gradients at the same time.
+        note: added to the note, such as ", uncompiled".
     """
 
-    parts = 1
-    batches: list[dict] = []  # noqa: RUF012  of the step under way
-    begun = 0  # how many of them
+    def __init__(self, retries: bool, note: str = ""):
+        self.retries, self.note = retries, note
+        self.parts = 1  # of each batch
+        self.batches: list[Batch] = []  # of the current step
+        self.started = 0  # how many of them
 
-    def get_batch_samples(self, *args, **kwargs):
-        self.batches, items = super().get_batch_samples(*args, **kwargs)
-        self.begun = 0
-        return self.batches, items
+    def begin_step(self, batches: list[Batch]) -> None:
+        self.batches, self.started = batches, 0
 
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        self.begun += 1
-        pending = [inputs]
+    def run(
+        self, batch: Batch, forward_backward: Callable[[Batch, float], torch.Tensor], reset: Callable[[], None]
+    ) -> torch.Tensor:
+        """Run the next batch of the step, and on a retry those before it again; return its part of the step's loss.
+
+        Args:
+            forward_backward: runs a micro-batch, its loss divided by a number. reset: drops the step's gradients.
+        """
+        self.started += 1
+        pending = [batch]
         while True:
             try:
-                for batch in pending:
-                    loss = self.step_in_parts(model, batch)
+                for each in pending:
+                    loss = self.run_parts(each, forward_backward)
                 return loss
             except torch.OutOfMemoryError:
-                largest = max(len(batch["input_ids"]) for batch in self.batches)
-                if self.args.world_size * max(self.args.n_gpu, 1) > 1 or self.parts >= largest:
+                largest = max(len(each["input_ids"]) for each in self.batches)
+                if not self.retries or self.parts >= largest:
                     raise
-            model.zero_grad()  # outside of except, whose traceback would hold on to the activations
+            reset()  # outside of except, whose traceback would keep the activations
             torch.cuda.empty_cache()
             if self.parts == 1:
-                count = f"{math.ceil(largest / 2)} instead of {largest} windows at once"
-                count += ", uncompiled" if self.args.torch_compile else ""
-                warn(f"note: out of memory; the step is repeated, and training goes on, with {count}")
+                size = f"micro-batches of {math.ceil(largest / 2)} windows instead of {largest}{self.note}"
+                warn(f"note: out of memory; the step is repeated, and training continues, with {size}")
             self.parts *= 2
-            pending = self.batches[: self.begun]
+            pending = self.batches[: self.started]
 
-    def step_in_parts(self, model, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Forward and backward of one batch; its share of the step's mean loss over all windows.
+    def run_parts(self, batch: Batch, forward_backward: Callable[[Batch, float], torch.Tensor]) -> torch.Tensor:
+        """Run a batch in ``parts``; return its share of the step's mean loss over all windows.
 
-        ``Trainer`` takes the mean of the batches' means, in which the windows of a last, smaller batch count more.
+        ``Trainer`` averages the means of the batches, in which the windows of a last, smaller batch weigh more.
         """
-        accumulated, loss = self.current_gradient_accumulation_steps, 0
-        windows = sum(len(batch["input_ids"]) for batch in self.batches)
-        try:
-            for part in split(inputs, self.parts):
-                self.current_gradient_accumulation_steps = windows / len(part["input_ids"])
-                loss = loss + super().training_step(model, part)
-        finally:
-            self.current_gradient_accumulation_steps = accumulated
-        return loss
+        windows = sum(len(each["input_ids"]) for each in self.batches)
+        parts = split(batch, self.parts)
+        return functools.reduce(torch.add, (forward_backward(part, windows / len(part["input_ids"])) for part in parts))

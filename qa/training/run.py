@@ -11,7 +11,7 @@ import torch
 from transformers import PretrainedConfig, set_seed
 from transformers.trainer_utils import TrainOutput
 
-from qa.evaluation.evaluator import Evaluator, plain_metrics
+from qa.evaluation.evaluator import Evaluator
 from qa.io.files import make_folder
 from qa.io.run_folder import find_checkpoints, step_of
 from qa.model.loading import load_model
@@ -77,12 +77,12 @@ def run_training(
     with stop:
         trained = train(trainer, start)
     seconds = time.perf_counter() - started
-    metrics = plain_metrics(trainer.final_metrics(), "eval")
+    evaluated = trainer.evaluate_kept()
 
     trainer.save_finished()
-    if trainer.is_world_process_zero():
+    if evaluated.scored:  # in the main process
         output = Path(args.output_dir)
-        evaluation = evaluator.result(output.resolve().name, metrics)
+        evaluation = evaluator.result(output.resolve().name, evaluated.scored, evaluated.metrics)
         resumed_from, history = step_of(start) if start else 0, trainer.state.log_history
         run = FinishedRun(trained, evaluation, history, settings, seconds, len(windows), resumed_from)
         write_results(output, run)

@@ -1,4 +1,4 @@
-"""Which windows come together, in which order, and to what length they are padded."""
+"""Sampling of training windows into batches, and the lengths to which batches are padded."""
 
 import math
 from collections.abc import Iterator
@@ -9,17 +9,17 @@ from torch.utils.data import Sampler
 from qa.options.training_arguments import TrainingOptions
 from qa.training.compilation import GRAPHS
 
-INDICES_AT_ONCE = 1 << 16  # numbers of windows that are Python objects at once
-MEGABATCH = 64  # steps among whose windows equal lengths are sought: enough to pad little, few enough to stay random
-MULTIPLE = 8  # of these lengths: what matrix units of a GPU like
+INDICES_AT_ONCE = 1 << 16  # window indices converted to Python objects at once
+MEGABATCH = 64  # steps whose windows are sorted by length: enough to pad little, few enough to stay random
+MULTIPLE = 8  # tokens; padding lengths are multiples of it, which suits the matrix units of a GPU
 
 
 class LengthGroupedSampler(Sampler):
-    """Random order in which the windows of a step have about one length, so that little is padded.
+    """Random order in which the windows of a step have similar lengths, so that there is little padding.
 
-    The order depends on seed and epoch alone, so that an interrupted run goes on with the same steps: windows are
-    shuffled, sorted by length within ``MEGABATCH`` steps' worth, and the steps shuffled. Within a step they stay
-    sorted, so that the batches it is accumulated from pad little, and it takes the same windows however it is cut.
+    The order depends on seed and epoch alone, so that a resumed run continues with the same steps: windows are
+    shuffled, sorted by length within the windows of ``MEGABATCH`` steps, and the steps are shuffled. Within a step they
+    stay sorted, so that each of its micro-batches pads little, and it has the same windows with any micro-batch size.
 
     Args:
         lengths: (W,) tokens. step_size: windows of a step, in all its batches.
@@ -47,7 +47,7 @@ class LengthGroupedSampler(Sampler):
 
 
 class FixedOrderSampler(Sampler):
-    """The rows in a given order."""
+    """Rows in a given order."""
 
     def __init__(self, order: np.ndarray):
         self.order = order
@@ -60,9 +60,9 @@ class FixedOrderSampler(Sampler):
 
 
 def choose_padding_lengths(widths: np.ndarray, count: int) -> tuple[int, ...]:
-    """At most ``count`` lengths, ascending, that pad the least when every width is rounded up to one of them.
+    """Return at most ``count`` lengths, ascending, with the least padding if each width is rounded up to one of them.
 
-    By dynamic programming over the multiples of ``MULTIPLE`` and the largest width, which is always one of them.
+    Uses dynamic programming over the multiples of ``MULTIPLE`` and the largest width, which is always one of them.
 
     Args:
         widths: (K,) tokens.
@@ -87,7 +87,7 @@ def choose_padding_lengths(widths: np.ndarray, count: int) -> tuple[int, ...]:
 
 
 def epoch_batches(lengths: np.ndarray, args: TrainingOptions, step_size: int | None = None) -> list[np.ndarray]:
-    """The lengths of the windows of each batch of the first epoch; ``step_size`` if several processes share a step."""
+    """Return the windows' lengths in each batch of the first epoch; ``step_size`` if several processes share a step."""
     batch, lengths = args.train_batch_size, np.asarray(lengths)
     step_size = step_size or batch * args.gradient_accumulation_steps
     seed = args.seed if args.data_seed is None else args.data_seed
@@ -101,9 +101,9 @@ def epoch_batches(lengths: np.ndarray, args: TrainingOptions, step_size: int | N
 def choose_batch_lengths(
     lengths: np.ndarray, args: TrainingOptions, pad_to: int | None, step_size: int | None = None
 ) -> tuple[int, ...]:
-    """The lengths that batches are padded to: ``pad_to``; else a few, if the model is compiled for each of them.
+    """Return the lengths that batches are padded to: ``pad_to``, or a few if the model is compiled for each of them.
 
-    Without either none: every batch has the length of its longest window.
+    Without either there are none: every batch has the length of its longest window.
     """
     if pad_to:
         return (pad_to,)

@@ -1,47 +1,72 @@
 """The Hugging Face ``Trainer`` for question answering: masked loss, seeded sampling, EM and F1 as metrics."""
 
+import dataclasses
 import shutil
-import signal
-import time
-from functools import cached_property
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from torch import distributed
-from transformers import Trainer
+from accelerate.utils import TorchDynamoPlugin
+from torch.utils.data import DataLoader
+from transformers import EvalPrediction, PreTrainedModel
+from transformers.trainer_utils import seed_worker
 
 from qa.data.windows import column
-from qa.evaluation.evaluator import Evaluator
-from qa.inference.spans import Candidates, best_tokens_on_device
+from qa.evaluation.evaluator import Evaluator, ScoredAnswers, plain_metrics
 from qa.io import run_folder
 from qa.io.files import write_yaml
 from qa.io.run_folder import SETTINGS
-from qa.model.batching import Collator, WindowRows, by_length
+from qa.model.batching import Collator, WindowRows, by_length, make_dataloader
 from qa.model.loading import save_tokenizer, takes_token_types
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import warn
-from qa.runtime.distributed import on_main_process
-from qa.runtime.errors import UserError, one_line
+from qa.runtime.distributed import ProcessGroup, on_main_process
+from qa.runtime.errors import UserError
 from qa.training import checkpoints
-from qa.training.callbacks import DivergenceCallback, SetEpochCallback, check_finite_weights
-from qa.training.compilation import RegionalCompilation, compile_blocks
+from qa.training.callbacks import (
+    DivergenceCallback,
+    FiniteWeightsCallback,
+    ResumeCallback,
+    SetEpochCallback,
+    check_finite_weights,
+)
+from qa.training.compilation import compile_blocks, compiled_if_whole, uncompiled
 from qa.training.oom_retry import OutOfMemoryRetry
-from qa.training.resume import SignalHandler, TrainingInterrupted
+from qa.training.predictions import WindowPredictions, reduce_logits
+from qa.training.private_hooks import PrivateHooks
+from qa.training.recovery import RecoveryCallback
+from qa.training.resume import SignalHandler
 from qa.training.sampling import FixedOrderSampler, LengthGroupedSampler, choose_batch_lengths
 
 
-class QATrainer(OutOfMemoryRetry, RegionalCompilation, Trainer):
+@dataclass(frozen=True)
+class Evaluated:
+    """The evaluation of the model as it was after ``step`` steps."""
+
+    step: int
+    metrics: dict[str, float]  # scores and loss, and when it has ended also runtime and speed
+    scored: ScoredAnswers | None  # in the main process only
+
+
+class QATrainer(PrivateHooks):
     """Trains on windows and evaluates by EM and F1 over examples.
 
     Args:
-        evaluator: scores the logits of ``eval_dataset``, whose windows it holds.
+        evaluator: scores the predictions for ``eval_dataset``, whose windows it holds.
         settings: written beside every saved model as ``settings.yaml``.
-        group_size: windows of about one length that are sampled together; None for those of a step.
-        stop: asked after every step whether to save and stop.
+        pad_to: tokens that every batch is padded to; None for its longest window.
+        group_size: windows of similar length that are sampled together; None for those of a step.
+        stop: a signal that asks for a checkpoint and the end of the run.
+        keep_logits: whether predictions hold all logits (W, L).
     """
+
+    args: TrainingOptions
+    model: PreTrainedModel
 
     def __init__(
         self,
@@ -51,47 +76,88 @@ class QATrainer(OutOfMemoryRetry, RegionalCompilation, Trainer):
         pad_to: int | None = None,
         group_size: int | None = None,
         stop: SignalHandler | None = None,
+        keep_logits: bool = False,
         **kwargs,
     ):
-        if kwargs["args"].n_gpu > 1:  # one process for several GPUs is slow, and would multiply the batch
-            warn(f"note: one of {kwargs['args'].n_gpu} GPUs is used; torchrun --nproc_per_node uses several")
-            kwargs["args"]._n_gpu = 1
-        model, tokenizer = kwargs["model"], kwargs["processing_class"]
-        prepare_model(model, kwargs["args"])
-        train_dataset, sizes = kwargs.get("train_dataset"), (pad_to,) if pad_to else ()
-        if train_dataset is not None:
-            sizes = choose_batch_lengths(column(train_dataset, "length"), kwargs["args"], pad_to, group_size)
-            if kwargs["args"].torch_compile:  # evaluation uses nothing compiled
-                compile_blocks(model, kwargs["args"])
+        args, model, tokenizer = kwargs["args"], kwargs["model"], kwargs["processing_class"]
+        if args.n_gpu > 1:  # one process for several GPUs is slow, and would multiply the batch
+            warn(f"note: one of {args.n_gpu} GPUs is used; torchrun --nproc_per_node uses several")
+            args._n_gpu = 1
+        self.evaluator, self.settings, self.keep_logits = evaluator, settings, keep_logits
+        self.tokenizer = tokenizer
+        self.evaluated: Evaluated | None = None  # the last evaluation, which evaluate_kept need not repeat
+        self.eval_dataloader: DataLoader | None = None  # kept if its workers are persistent
+        self.cls_last = bool((evaluator.windows.cls_index > 0).any())
+        prepare_model(model, args)
+        windows = kwargs.pop("train_dataset", None)
+        padding_lengths: tuple[int, ...] = (pad_to,) if pad_to else ()
+        if windows is not None:
+            self.windows_name, self.lengths = windows._fingerprint, column(windows, "length")
+            self.group_size = group_size or args.train_batch_size * args.gradient_accumulation_steps
+            padding_lengths = choose_batch_lengths(self.lengths, args, pad_to, group_size)
+            if args.torch_compile:  # evaluation runs uncompiled
+                compile_blocks(model, args)
+        self.collator = Collator(tokenizer.pad_token_id, takes_token_types(model), padding_lengths)
+        columns = self.collator.columns
+        self.train_rows = None if windows is None else WindowRows(windows, columns)
+        self.eval_rows = WindowRows(kwargs.pop("eval_dataset"), columns)
         super().__init__(
-            data_collator=Collator(tokenizer.pad_token_id, takes_token_types(model), sizes),
+            data_collator=self.collator,
+            train_dataset=self.train_rows,
+            eval_dataset=self.eval_rows,
             compute_metrics=self.score,
             **kwargs,
         )
-        self.add_callback(SetEpochCallback())
-        self.evaluator, self.settings, self.group_size = evaluator, settings, group_size
-        self.keep_logits = False  # all logits (W, L) among the predictions, for a file
-        self.cls_last = bool((evaluator.windows.cls_index > 0).any())
         self.loss_is_scaled_for_ga = False  # masked_loss is a mean over one batch
-        self.stop = stop or SignalHandler()
-        if self.train_dataset is not None and self.args.stop_if_failed:
-            self.add_callback(DivergenceCallback(self.train_dataset["length"][:]))
-        self.saved: tuple[int, Path | None, float] = 0, None, time.monotonic()  # step, where, and when
-        self.staging: Path | None = None
-        self.evaluated: tuple[int, dict[str, float]] | None = None  # step and metrics of the last evaluation
+        alone = args.world_size * max(args.n_gpu, 1) == 1
+        self.retry = OutOfMemoryRetry(alone, ", uncompiled" if args.torch_compile else "")
+        self.recovery = RecoveryCallback(stop or SignalHandler(), args.recovery_minutes, ProcessGroup(args.world_size))
+        for callback in (SetEpochCallback(), ResumeCallback(), FiniteWeightsCallback(), self.recovery):
+            self.add_callback(callback)
+        if windows is not None and args.stop_if_failed:
+            self.add_callback(DivergenceCallback(self.lengths))
 
-    def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        metrics = super().evaluate(*args, **kwargs)
-        self.evaluated = self.state.global_step, metrics
-        return metrics
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        # Trainer's own plugin would compile the whole model; this is what accelerate takes if it is given none.
+        self.accelerator.state.dynamo_plugin = TorchDynamoPlugin()
 
-    def final_metrics(self) -> dict[str, float]:
-        """The metrics of the model that training kept: the last evaluation's, or where another is kept, anew."""
-        last = self.state.global_step
-        kept = self.state.best_global_step if self.args.load_best_model_at_end else last
-        if self.evaluated and self.evaluated[0] == last == kept:
-            return self.evaluated[1]
-        return self.evaluate()
+    # Batches
+
+    def get_train_dataloader(self) -> DataLoader:
+        if self.train_rows is None or self.args.train_sampling_strategy != "group_by_length":
+            return super().get_train_dataloader()
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        sampler = LengthGroupedSampler(self.lengths, self.group_size, seed)
+        init = partial(seed_worker, num_workers=self.args.dataloader_num_workers, rank=self.args.process_index)
+        batch_size = self.args.train_batch_size
+        loader = make_dataloader(self.train_rows, sampler, batch_size, self.collator, self.args, init)
+        return self.accelerator.prepare(loader)
+
+    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
+        """Return the windows of the evaluator, longest first; no other dataset is evaluated."""
+        if self.eval_dataloader is not None:
+            return self.eval_dataloader
+        sampler = FixedOrderSampler(by_length(self.evaluator.windows.length))
+        loader = make_dataloader(self.eval_rows, sampler, self.args.eval_batch_size, self.collator, self.args)
+        loader = self.accelerator.prepare(loader)
+        if self.args.dataloader_persistent_workers:
+            self.eval_dataloader = loader
+        return loader
+
+    def get_test_dataloader(self, test_dataset=None) -> DataLoader:
+        return self.get_eval_dataloader()
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """Save a recovery checkpoint if one is due, then draw the batches of the next step."""
+        if self.recovery.is_due(self.state):
+            self._save_checkpoint(self.model, kind=run_folder.RECOVERY)
+            self.recovery.after_save(self.state, self.folder / f"{run_folder.RECOVERY}-{self.state.global_step}")
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.retry.begin_step(batches)
+        return batches, items
+
+    # Training
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         start, end = inputs.pop("start_positions"), inputs.pop("end_positions")
@@ -99,143 +165,102 @@ class QATrainer(OutOfMemoryRetry, RegionalCompilation, Trainer):
         loss = masked_loss(outputs, inputs["attention_mask"], start, end)
         return (loss, outputs) if return_outputs else loss
 
-    def _remove_unused_columns(self, dataset, description=None):
-        return WindowRows(super()._remove_unused_columns(dataset, description))
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """Run one batch forward and backward, in smaller micro-batches if it does not fit into memory."""
+        return self.retry.run(inputs, partial(self.forward_backward, model), model.zero_grad)
 
-    def _get_train_sampler(self, train_dataset=None):
-        if self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(train_dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        size = self.group_size or self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(column(self.train_dataset, "length"), size, seed)
+    def forward_backward(self, model, inputs: dict[str, torch.Tensor], divisor: float) -> torch.Tensor:
+        """Return the loss of a micro-batch divided by ``divisor``, its gradient added to those of the step."""
+        accumulated = self.current_gradient_accumulation_steps  # what Trainer divides by
+        self.current_gradient_accumulation_steps = divisor
+        try:
+            with compiled_if_whole(self.args, len(inputs["input_ids"])):
+                return super().training_step(model, inputs)
+        finally:
+            self.current_gradient_accumulation_steps = accumulated
 
-    def _get_eval_sampler(self, eval_dataset):
-        return FixedOrderSampler(by_length(self.evaluator.windows.length))
+    # Evaluation
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Instead of logits (B, L) only what is needed of them, so that memory does not grow with the windows' length:
-        the best starts and ends, the logits of CLS, and the loss of every window."""
+        """Return the tuple of ``WindowPredictions`` instead of logits (B, L), which would need memory for all windows.
+
+        Raises:
+            UserError: a batch does not fit into GPU memory.
+        """
         inputs = self._prepare_inputs(inputs)
         labels = inputs.pop("start_positions"), inputs.pop("end_positions")
         try:
-            with torch.no_grad(), self.compute_loss_context_manager(), self.uncompiled():
+            with torch.no_grad(), self.compute_loss_context_manager(), uncompiled(self.args):
                 outputs = model(**inputs)
         except torch.OutOfMemoryError:
             size = self.args.per_device_eval_batch_size
             raise UserError(f"evaluation runs out of memory: lower per_device_eval_batch_size, now {size}") from None
-        mask, count = inputs["attention_mask"], self.evaluator.args.n_best_size
-        start, end = outputs.start_logits.float(), outputs.end_logits.float()
-        cls = mask.sum(1, keepdim=True) - 1 if self.cls_last else torch.zeros_like(mask[:, :1])
-        (start_token, start_best), (end_token, end_best) = (best_tokens_on_device(x, mask, count) for x in (start, end))
-        null = torch.cat([start.gather(1, cls), end.gather(1, cls)], dim=1)
-        losses = masked_loss(outputs, mask, *labels, reduction="none")
-        kept = (start, end) if self.keep_logits else ()
-        return None, (start_token, end_token, start_best, end_best, null, losses, *kept), labels
+        count = self.evaluator.args.n_best_size
+        found = reduce_logits(outputs, inputs["attention_mask"], *labels, count, self.cls_last, self.keep_logits)
+        return None, found.to_tuple(), labels
 
-    def score(self, prediction) -> dict[str, float]:
-        """The metrics, computed by the main process and known to all; only it keeps the answers."""
-        *candidates, losses = self.in_order(prediction.predictions)[:6]
-        return on_main_process(lambda: self.evaluator(Candidates(*candidates), losses))
-
-    def in_order(self, arrays: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-        """Puts rows (W, ...), which come longest window first, back into the order of the windows."""
+    def in_order(self, gathered: Any) -> WindowPredictions[np.ndarray]:
+        """Return what ``prediction_step`` gave for all windows, which were evaluated longest first, in their order."""
         back = np.argsort(by_length(self.evaluator.windows.length), kind="stable")
-        return [array[back] for array in arrays]
+        return WindowPredictions.from_tuple(gathered)[back]
 
-    def _get_output_dir(self, trial=None) -> str:
-        return str(self.staging or self.args.output_dir)
+    def score(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Return the metrics, computed by the main process and sent to all; only it keeps the answers."""
+        predictions, scored = self.in_order(prediction.predictions), None
 
-    def _save_checkpoint(self, model, trial=None, kind: str = run_folder.REGULAR) -> None:
-        """As ``Trainer``, but under a staging name until all is written; its rotation follows the renaming."""
-        check_finite_weights(model, self.state, self.args)
-        step, folder = self.state.global_step, Path(self.args.output_dir)
-        final, best = folder / f"{kind}-{step}", self.state.best_model_checkpoint
-        if kind == run_folder.REGULAR and self.state.best_global_step == step:
-            best = str(final)
-        self.staging = folder / run_folder.STAGING
-        staged = self.staging / f"{run_folder.REGULAR}-{step}"
-        try:
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            self.state.best_model_checkpoint = best
-            if self.is_world_process_zero():
-                self.state.save_to_json(str(staged / run_folder.TRAINER_STATE))
-                checkpoints.commit_checkpoint(staged, final, self.train_dataset._fingerprint)
-                if kind == run_folder.REGULAR:
-                    checkpoints.rotate(folder, self.args.save_total_limit, {final, Path(best or final)})
-                checkpoints.remove_recoveries(folder, before=step)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            free = shutil.disk_usage(folder).free
-            raise UserError(
-                f"{final} could not be saved, with {free / 2**30:.2f} GiB free on the disk: {one_line(error)}. Earlier"
-                " checkpoints are whole: free some space and run the same command again to go on"
-            ) from error
-        finally:
-            if self.is_world_process_zero():
-                shutil.rmtree(self.staging, ignore_errors=True)
-            self.staging = None
-        self.accelerator.wait_for_everyone()
-        self.saved = step, final, time.monotonic()
+        def score_all() -> dict[str, float]:
+            nonlocal scored
+            scored = self.evaluator(predictions.candidates, predictions.loss)
+            return scored.metrics
 
-    def _maybe_log_save_evaluate(self, *args, **kwargs) -> None:
-        """As ``Trainer``, then a recovery checkpoint if one is due, and the end if a signal asked for it.
+        metrics = on_main_process(score_all)
+        self.evaluated = Evaluated(self.state.global_step, metrics, scored)
+        return metrics
 
-        Never on an epoch's last step before its evaluation: a run that goes on from there would leave that out.
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        metrics = super().evaluate(*args, **kwargs)
+        self.complete(metrics)
+        return metrics
+
+    def complete(self, metrics: dict[str, float]) -> Evaluated:
+        """Return what ``score`` recorded, with all ``metrics`` of this evaluation: runtime and speed, too."""
+        assert self.evaluated is not None, "score has recorded it"
+        self.evaluated = dataclasses.replace(self.evaluated, metrics=plain_metrics(metrics, "eval"))
+        return self.evaluated
+
+    def evaluate_kept(self) -> Evaluated:
+        """Return the evaluation of the kept checkpoint; re-evaluate only if it is not the last."""
+        last = self.state.global_step
+        kept = self.state.best_global_step if self.args.load_best_model_at_end else last
+        if self.evaluated and self.evaluated.step == last == kept:
+            return self.evaluated
+        return self.complete(super().evaluate())
+
+    def evaluate_windows(self) -> tuple[Evaluated, WindowPredictions[np.ndarray]]:
+        """Evaluate without training or logging; return also the predictions, in the order of the windows."""
+        output = self.predict(self.eval_rows, metric_key_prefix="eval")
+        return self.complete(output.metrics or {}), self.in_order(output.predictions)
+
+    # Saving
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save model, tokenizer and settings, without ``training_args.bin``: a pickle with the Hub token in clear text.
+
+        All processes call this together.
         """
-        if self.control.should_evaluate:
-            check_finite_weights(self.model, self.state, self.args)
-        super()._maybe_log_save_evaluate(*args, **kwargs)
-        minutes = self.args.recovery_minutes
-        due = bool(minutes) and time.monotonic() - self.saved[2] > 60 * minutes
-        due, asked = self.any_process(due, self.stop.number is not None)
-        within = not float(self.state.epoch).is_integer() and self.state.global_step < self.state.max_steps
-        if within and self.saved[0] != self.state.global_step and (asked or due):
-            self._save_checkpoint(self.model, kind=run_folder.RECOVERY)
-        if asked and self.saved[0] == self.state.global_step:
-            raise TrainingInterrupted(self.stop.number or signal.SIGTERM, self.saved[1])
-
-    def any_process(self, *wishes: bool) -> list[bool]:
-        """Each wish that at least one process has: saving and stopping are done together."""
-        if self.args.world_size == 1:
-            return list(wishes)
-        counts = torch.tensor(wishes, dtype=torch.float32)
-        distributed.all_reduce(counts, group=self.hosts)
-        return [bool(count) for count in counts]
-
-    @cached_property
-    def hosts(self):
-        """The processes as they talk to each other without their GPUs, which so need not be waited for."""
-        return distributed.new_group(backend="gloo")
-
-    def _init_training_state(self, *args, **kwargs):
-        """As ``Trainer``; a best checkpoint that was damaged since is forgotten, so that another can be the best."""
-        result, state = super()._init_training_state(*args, **kwargs), self.state
-        if state.global_step > state.max_steps:
-            raise UserError(
-                f"the checkpoint is of step {state.global_step}, beyond the {state.max_steps} of this run: raise"
-                " num_train_epochs or max_steps, or begin anew in another --output_dir"
-            )
-        if self.args.load_best_model_at_end and state.best_global_step:
-            best = state.best_model_checkpoint
-            if reason := checkpoints.find_corruption(Path(best)) if best else "it is gone":
-                warn(f"warning: the best checkpoint so far, of step {state.best_global_step}, is forgotten: {reason}")
-                state.best_metric = state.best_global_step = state.best_model_checkpoint = None
-        return result
-
-    def save_finished(self) -> None:
-        """The model that is kept, moved to ``output_dir`` when all of it is written."""
-        check_finite_weights(self.model, self.state, self.args)
-        staged = Path(self.args.output_dir) / run_folder.STAGING / "model"
-        self.save_model(str(staged))
-        if self.is_world_process_zero():
-            checkpoints.publish(staged, Path(self.args.output_dir))
-            shutil.rmtree(staged.parent, ignore_errors=True)
-
-    def _save(self, output_dir=None, state_dict=None):
-        """As ``Trainer``, but no ``training_args.bin``: it is a pickle and holds the Hub token in clear text."""
-        folder = output_dir or self.args.output_dir
+        folder = Path(output_dir or self.folder)
+        state_dict = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
         if self.args.should_save:
             self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
-            save_tokenizer(self.processing_class, folder)
+            save_tokenizer(self.tokenizer, str(folder))
             if self.settings:
-                write_yaml(Path(folder) / SETTINGS, self.settings)
+                write_yaml(folder / SETTINGS, self.settings)
+
+    def save_finished(self) -> None:
+        """Save the kept model, and move it to ``output_dir`` when it is complete."""
+        check_finite_weights(self.model, self.state, self.args)
+        staged = self.folder / run_folder.STAGING / "model"
+        self.save_model(str(staged))
+        if self.is_world_process_zero():
+            checkpoints.publish(staged, self.folder)
+            shutil.rmtree(staged.parent, ignore_errors=True)

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from qa.data.windows import WindowArrays
 from qa.evaluation.evaluator import perfect_candidates
+from qa.inference.answers import read_answers
 from qa.inference.spans import (
     add,
     best_tokens,
-    best_tokens_on_device,
     find_candidates,
-    read_answers,
 )
+from qa.training.predictions import best_tokens_on_device
 
 INFINITY = float("inf")
 

@@ -14,12 +14,12 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AlbertConfig, AlbertForQuestionAnswering, BertConfig, BertForQuestionAnswering
 from transformers.activations import ACT2FN
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
 import evaluate_qa
 from qa.model.device import wanted_precision
 from qa.model.loss import masked_loss
-from qa.model.optimizations import enable_albert_checkpointing, fuse_gelu, prepare_model
+from qa.model.optimizations import PADDED_SDPA, enable_albert_checkpointing, fuse_gelu, prepare_model
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
 from qa.training.callbacks import detect_divergence, uniform_loss
@@ -100,10 +100,10 @@ def kept_bytes(model: nn.Module, lengths=(64, 64, 64, 64)) -> int:
 
 def test_the_mask_of_padding_is_made_once_and_changes_nothing():
     model, lengths = albert(), (9, 17, 33, 64)
-    AttentionMaskInterface.register("sdpa", sdpa_mask)
     theirs, kept = step(model), kept_bytes(model, lengths)
     prepare_model(model, options(fused_gelu=False))
     assert_same_step(step(model), theirs, 0)
+    assert ALL_MASK_ATTENTION_FUNCTIONS["sdpa"] is sdpa_mask, "the library's own mask stays registered"
     assert kept - kept_bytes(model, lengths) > (3 - 1) * 4 * 64 * 64 * 4, "a matrix of floats for each layer but one"
     bert = BertForQuestionAnswering(BertConfig(**SIZES, hidden_dropout_prob=0, attention_probs_dropout_prob=0))
     plain = step(bert)
@@ -247,6 +247,17 @@ def test_attention_is_fused_unless_asked_otherwise():
     assert_same_step(step(model), plain)
     with pytest.raises(UserError, match="attn_implementation nonsense"):
         prepare_model(model, options(attn_implementation="nonsense"))
+
+
+def test_a_saved_model_does_not_name_our_attention(tmp_path):
+    """It loads in a program that has never registered it, and says what it said before."""
+    model = albert()
+    before = model.config.to_json_string()
+    prepare_model(model, options())
+    assert model.config._attn_implementation == PADDED_SDPA and model.config.to_json_string() == before
+    model.save_pretrained(tmp_path)
+    assert PADDED_SDPA not in (tmp_path / "config.json").read_text()
+    assert AlbertForQuestionAnswering.from_pretrained(tmp_path).config._attn_implementation == "sdpa"
 
 
 def test_albert_base_is_exact_to_1e_5():

@@ -138,7 +138,7 @@ class Interrupt:
             def on_step_end(self, args, state, control, **kwargs):
                 if state.global_step == step:
                     signal.raise_signal(number)
-                    while again and trainer.stop.number is None:
+                    while again and trainer.recovery.stop.number is None:
                         time.sleep(0.001)  # two at once would be one
                     if again:
                         signal.raise_signal(number)
@@ -214,7 +214,7 @@ def test_a_second_ctrl_c_stops_at_once(whole, tmp_path, monkeypatch, capsys):
         Interrupt(patch, 8, signal.SIGINT, again=True)
         with pytest.raises(SystemExit) as stopped:
             run(train, *argv(tmp_path / "run"))
-    assert stopped.value.code == 130 and "go on from" in capsys.readouterr().err
+    assert stopped.value.code == 130 and "to resume from" in capsys.readouterr().err
     assert last_checkpoint(tmp_path / "run").name == "checkpoint-5"
     run(train, *argv(tmp_path / "run"))
     assert_same_run(reference, tmp_path / "run")
@@ -298,8 +298,8 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(interrupted, whole, capsy
     capsys.readouterr()
     run(train, *argv(interrupted))
     said = capsys.readouterr()
-    assert f"{interrupted}/recovery-12: not a whole checkpoint: optimizer.pt is not as it was written" in said.err
-    assert f"{interrupted}/checkpoint-99: not a whole checkpoint: it has no trainer_state.json" in said.err
+    assert f"{interrupted}/recovery-12: not an intact checkpoint: optimizer.pt is not as it was written" in said.err
+    assert f"{interrupted}/checkpoint-99: not an intact checkpoint: it has no trainer_state.json" in said.err
     assert f"going on from {interrupted}/checkpoint-10" in said.out
     shutil.rmtree(interrupted / "checkpoint-99", ignore_errors=True)
     assert_same_run(reference, interrupted)
@@ -461,7 +461,7 @@ def test_a_full_disk_is_one_line_and_earlier_checkpoints_stay(whole, tmp_path, r
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert done.returncode == 2 and len(errors) == 1 and "Traceback" not in done.stderr, done.stderr[-3000:]
-        assert "could not be saved, with 0.00 GiB free" in errors[0] and "run the same command again" in errors[0]
+        assert "could not be saved, with 0.00 GiB free" in errors[0] and "rerun the same command" in errors[0]
         kept = run_folder.find_checkpoints(disk / "run")
         assert len(kept) == int(room) and all(checkpoints.find_corruption(folder) is None for folder in kept)
         assert not (disk / "run/train_results.json").exists() and not (disk / "run" / run_folder.STAGING).exists()

@@ -40,3 +40,21 @@ def test_loss_by_hand_and_the_same_over_arrays():
     labels = np.array([0, 1]), np.array([1, 3])
     arrays = WindowArrays(none, np.array([2, 4]), none, none, *labels, np.zeros((0, 2)), np.zeros(3, int))
     assert window_losses(start.numpy(), start.numpy(), arrays).mean() == pytest.approx(expected)
+
+
+def test_the_loss_of_saved_logits_is_that_of_each_window_alone():
+    """Against the cross-entropy in float64, over more windows than are computed at once."""
+    random = np.random.default_rng(0)
+    length = random.integers(2, 9, 5000)
+    labels = [random.integers(0, length) for _ in range(2)]
+    logits = random.normal(0, 5, (2, 5000, 12)).astype(np.float32)
+    none = np.zeros(5000, dtype=int)
+    windows = WindowArrays(none, length, none, none, *labels, np.zeros((0, 2)), np.zeros(5001, int))
+    expected = np.zeros(5000)
+    for scores, label in zip(logits.astype(np.float64), labels, strict=True):
+        scores[np.arange(12) >= length[:, None]] = -np.inf
+        expected += (np.log(np.exp(scores).sum(1)) - scores[np.arange(5000), label]) / 2
+    losses = window_losses(*logits, windows)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-6)
+    assert losses.astype(np.float64).mean() == pytest.approx(expected.mean(), abs=1e-6)
+    assert len(window_losses(*logits[:, :0], WindowArrays(*[none[:0]] * 6, np.zeros((0, 2)), np.zeros(1, int)))) == 0

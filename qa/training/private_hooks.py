@@ -1,0 +1,78 @@
+"""The private methods of ``transformers.Trainer`` that are overridden, all of them.
+
+tests/training/test_trainer_contract.py states what they rely on, and fails first if a new transformers changes it.
+"""
+
+import shutil
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers import Trainer
+
+from qa.io import run_folder
+from qa.runtime.errors import UserError, one_line
+from qa.training import checkpoints
+from qa.training.callbacks import check_finite_weights
+
+
+class PrivateHooks(Trainer):
+    """Writes every checkpoint under a staging name and renames it when it is complete.
+
+    No public hook or callback encloses the writing of a checkpoint: ``on_save`` comes after it, ``save_model`` writes
+    the model only. Hence two private methods:
+
+    - ``_save_checkpoint`` encloses it: checks before, and renames, rotates and reports errors after.
+    - ``_get_output_dir`` is where ``Trainer._save_checkpoint`` asks for the folder, so that it can be another one.
+    """
+
+    staging: Path | None = None  # while a checkpoint is written
+    windows_name: str  # of the training windows, kept with every checkpoint
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        assert self.args.output_dir is not None, "every command gives one"
+        return Path(self.args.output_dir)
+
+    def _get_output_dir(self, trial=None) -> str:
+        return str(self.staging or self.folder)
+
+    def _save_checkpoint(self, model, trial=None, kind: str = run_folder.REGULAR) -> None:
+        """Save a checkpoint of ``kind``; its rotation follows the renaming.
+
+        Raises:
+            UserError: weights that are not finite, or a checkpoint that could not be written.
+        """
+        check_finite_weights(model, self.state, self.args)
+        folder = self.folder
+        final, best = folder / f"{kind}-{self.state.global_step}", self.state.best_model_checkpoint
+        if kind == run_folder.REGULAR and self.state.best_global_step == self.state.global_step:
+            best = str(final)
+        self.staging = folder / run_folder.STAGING
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            self.state.best_model_checkpoint = best  # a path below the staging folder until now
+            if self.is_world_process_zero():
+                self.commit(self.staging, final, kind)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            free = shutil.disk_usage(folder).free
+            raise UserError(
+                f"{final} could not be saved, with {free / 2**30:.2f} GiB free on the disk: {one_line(error)}. Earlier"
+                " checkpoints are intact: free some space and rerun the same command to resume"
+            ) from error
+        finally:
+            if self.is_world_process_zero():
+                shutil.rmtree(self.staging, ignore_errors=True)
+            self.staging = None
+        self.accelerator.wait_for_everyone()
+
+    def commit(self, staging: Path, final: Path, kind: str) -> None:
+        """Rename the checkpoint written below ``staging``, and remove those it replaces."""
+        staged = staging / f"{run_folder.REGULAR}-{self.state.global_step}"
+        self.state.save_to_json(str(staged / run_folder.TRAINER_STATE))
+        checkpoints.commit_checkpoint(staged, final, self.windows_name)
+        if kind == run_folder.REGULAR:
+            kept = {final, Path(self.state.best_model_checkpoint or final)}
+            checkpoints.rotate(final.parent, self.args.save_total_limit, kept)
+        checkpoints.remove_recoveries(final.parent, before=self.state.global_step)

@@ -1,0 +1,122 @@
+"""Settings of the whole process: a command makes them, ``import qa`` and ``QuestionAnswerer`` do not."""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AlbertConfig, AlbertForQuestionAnswering
+
+from qa.options.arguments import REPOSITORY
+
+# A program that first imports all libraries that qa imports, so that what changes afterwards is qa's doing. It prints
+# its state: at first, after importing all of qa, after asking a question, and after a command has configured it.
+PROGRAM = """
+import importlib, json, logging, os, pkgutil, signal, sys, warnings
+
+def state():
+    import datasets, torch, transformers
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+    loggers = {name: log.level for name, log in logging.root.manager.loggerDict.items() if hasattr(log, "level")}
+    dynamo = torch._dynamo.config.get_config_copy()
+    return {
+        "log levels": {name: level for name, level in loggers.items() if not name.startswith("qa")},
+        "progress bars": [transformers.utils.logging._tqdm_active, datasets.are_progress_bars_disabled(),
+                          are_progress_bars_disabled()],
+        "environment": dict(os.environ),
+        "torch": [torch.get_float32_matmul_precision(), torch.backends.cuda.cudnn_sdp_enabled(),
+                  torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.matmul.allow_tf32,
+                  torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark, torch.get_num_threads(),
+                  str(torch.get_default_dtype()), torch.is_grad_enabled(), torch.initial_seed()],
+        "dynamo": {name: repr(value) for name, value in dynamo.items()},
+        "attention": sorted(AttentionInterface._global_mapping),
+        "masks": {name: f"{f.__module__}.{f.__name__}" for name, f in AttentionMaskInterface._global_mapping.items()},
+        "signals": [repr(signal.getsignal(number)) for number in signal.valid_signals()],
+        "warnings": [repr(each) for each in warnings.filters],
+        "output": [sys.stdout is sys.__stdout__, sys.stderr is sys.__stderr__],
+        "hooks": [repr(sys.excepthook), repr(sys.displayhook)],
+    }
+
+def show():
+    print("STATE " + json.dumps(state()))
+
+given = json.load(sys.stdin)
+for statement in given["imports"]:
+    exec(statement, {})
+import torch._dynamo
+import datasets, torch, transformers
+show()
+import qa
+for module in pkgutil.walk_packages(qa.__path__, "qa."):
+    importlib.import_module(module.name)
+show()
+from qa.inference.answerer import QuestionAnswerer
+answerer = QuestionAnswerer.from_pretrained(given["model"])
+answerer(question="Where was Mira born?", context="Mira was born in Sollen in 1931.")
+show()
+from qa.runtime.process import configure_process
+configure_process()
+show()
+os.environ |= {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"}
+configure_process()
+show()
+"""
+PARTS = "log levels", "progress bars", "environment", "torch", "dynamo", "attention", "masks", "signals", "warnings"
+
+
+def library_imports() -> list[str]:
+    """Return every statement at the top level of a module of qa that imports something else."""
+    statements: set[str] = set()
+    for path in Path(REPOSITORY, "qa").rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, (ast.Import, ast.ImportFrom)) and not ast.unparse(node).startswith("from qa"):
+                statements.add(ast.unparse(node))
+    return sorted(statement for statement in statements if "__future__" not in statement)
+
+
+def changed(before: dict, after: dict) -> dict:
+    """Return what differs, part by part, to be named in a failure."""
+    return {part: (before[part], after[part]) for part in before if before[part] != after[part]}
+
+
+@pytest.fixture(scope="module")
+def states(tiny_model, tmp_path_factory) -> list[dict]:
+    folder = tmp_path_factory.mktemp("asked") / "model"
+    shutil.copytree(tiny_model, folder)
+    AlbertForQuestionAnswering(AlbertConfig.from_pretrained(tiny_model)).save_pretrained(folder)
+    environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        input=json.dumps({"imports": library_imports(), "model": str(folder)}),
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env=environment | {"CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line[6:]) for line in done.stdout.splitlines() if line.startswith("STATE ")]
+
+
+def test_importing_the_package_changes_nothing_in_the_process(states):
+    assert set(PARTS) <= states[0].keys() and "torch" in states[0]["log levels"]
+    assert changed(states[0], states[1]) == {}
+
+
+def test_asking_from_a_program_changes_nothing_in_its_process(states):
+    difference = changed(states[1], states[2])
+    before, after = difference.pop("log levels", ({}, {}))
+    assert difference == {}
+    assert before.items() <= after.items(), "loggers may be added, no level is changed"
+
+
+def test_a_command_configures_its_process(states):
+    assert changed(states[2], states[3]).keys() == {"log levels", "progress bars", "torch"}
+    difference = changed(states[3], states[4])
+    assert difference.keys() == {"environment"}
+    assert difference["environment"][1]["ACCELERATE_USE_CPU"] == "true"
