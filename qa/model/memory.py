@@ -27,9 +27,7 @@ from qa.options.training_arguments import TrainingOptions
 
 GIB = 2**30
 BLOCK = 512  # bytes; CUDA's allocator rounds sizes up to multiples of it
-WORKSPACE = (
-    64 << 20
-)  # bytes, of the matrix library: 32 MiB each for cuBLAS and cuBLASLt on an H100 or H200, less on others
+WORKSPACE = 64 << 20  # bytes of cuBLAS and cuBLASLt: 32 MiB each on an H100 or H200, less on other GPUs
 FP32 = {functional.layer_norm, functional.softmax, functional.log_softmax, functional.cross_entropy, torch.softmax}
 FP32 |= {torch.layer_norm, torch.log_softmax, torch.Tensor.softmax, torch.Tensor.log_softmax}
 UNCHECKED = {"use_reentrant": False, "preserve_rng_state": False, "determinism_check": "none"}
@@ -46,7 +44,7 @@ class Memory:
     weights: int
     gradients: int
     optimizer: int
-    activations: int
+    activations: int  # with the tensors that the backward pass computes from them
     workspace: int = WORKSPACE
 
     @property
