@@ -1,0 +1,67 @@
+"""Links and anchors of the documents lead somewhere; every page is reached from the README and leads back to it."""
+
+import dataclasses
+import re
+
+import pytest
+import yaml
+from helpers.documents import DOCUMENTS, README, REPOSITORY, anchors, links, prose
+
+from qa.options.arguments import DataArguments, ModelArguments, TrainingOptions
+
+NAMES = [str(path.relative_to(REPOSITORY)) for path in DOCUMENTS]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_links_resolve(document):
+    for path, anchor in links(document):
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), f"{path}: no such file"
+        assert target.is_relative_to(REPOSITORY), f"{path}: outside the repository"
+        if anchor:
+            assert anchor in anchors(target), f"{path}#{anchor}: no such heading"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS[1:], ids=NAMES[1:])
+def test_pages_and_readme_link_to_each_other(document):
+    if document.name == "CHANGELOG.md":  # read by tools, which expect no links at its top
+        pytest.skip("linked from the README only")
+    assert README in {(document.parent / path).resolve() for path, _ in links(document) if path}
+    assert document in {(REPOSITORY / path).resolve() for path, _ in links(README) if path}
+
+
+def test_readme_is_short():
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 130
+    assert len(text.split()) <= 1300
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_named_files_exist(document):
+    """Files of the repository that the text names in backticks, such as ``configs/demo.yaml``."""
+    named = r"`((?:qa|tests|configs|docs|benchmarks)/[\w./-]+)`"
+    for path in re.findall(named, document.read_text(encoding="utf-8")):
+        assert (REPOSITORY / path).exists(), path
+
+
+def test_options_page_names_real_options():
+    kinds = ModelArguments, DataArguments, TrainingOptions
+    known = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    page = (REPOSITORY / "docs/options.md").read_text(encoding="utf-8")
+    for row in re.findall(r"^\| (`[a-z].*?) \|", page.split("## Evaluate, ask, publish")[0], re.M):
+        assert set(re.findall(r"`(\w+)`", row)) <= known, row
+
+
+def test_data_options_are_documented():
+    """Every option of our own for model and data has a place in the documents; TrainingArguments has its own."""
+    text = "".join(prose(path) for path in DOCUMENTS)
+    for kind in (ModelArguments, DataArguments):
+        for field in dataclasses.fields(kind):
+            assert f"`{field.name}`" in text or f"--{field.name}" in text, field.name
+
+
+def test_citation_is_valid_yaml_with_its_references():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0" and citation["title"] and citation["message"]
+    assert citation["authors"] == [{"name": "the contributors"}]
+    assert {reference["authors"][0]["family-names"] for reference in citation["references"]} == {"Lan", "Rajpurkar"}
