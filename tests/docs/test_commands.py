@@ -252,7 +252,7 @@ WITH_PYTHON = [document for document in DOCUMENTS if any(blocks(document, "pytho
 
 @pytest.mark.parametrize("document", WITH_PYTHON, ids=[document.stem for document in WITH_PYTHON])
 def test_python_blocks_run(document, workplace):
-    """A document's blocks run one after the other; where a comment shows the result of a last line, its keys are right."""
+    """The blocks of a document run in turn; where a comment shows the result of a last line, its keys are right."""
     names: dict = {}
     for text in blocks(document, "python"):
         tree = ast.parse(text)
