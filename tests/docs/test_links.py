@@ -5,7 +5,7 @@ import re
 
 import pytest
 import yaml
-from helpers.documents import DOCUMENTS, README, REPOSITORY, anchors, links, prose
+from helpers.documents import DOCUMENTS, README, REPOSITORY, anchors, blocks, links, prose
 
 from qa.options.arguments import DataArguments, ModelArguments, TrainingOptions
 
@@ -42,6 +42,20 @@ def test_named_files_exist(document):
     named = r"`((?:qa|tests|configs|docs|benchmarks)/[\w./-]+)`"
     for path in re.findall(named, document.read_text(encoding="utf-8")):
         assert (REPOSITORY / path).exists(), path
+
+
+def test_example_diffs_fit_the_code():
+    """In CONTRIBUTING.md, every line that a diff removes, keeps or is placed by is in the file it names."""
+    path, checked = REPOSITORY, 0
+    for block in blocks(REPOSITORY / "CONTRIBUTING.md", "diff"):
+        for line in block.splitlines():
+            if line.startswith("+++ b/"):
+                path = REPOSITORY / line.removeprefix("+++ b/")
+            elif line.startswith(("-", " ", "@@ ")) and not line.startswith("---"):
+                wanted = line.removeprefix("@@ ") if line.startswith("@@") else line[1:]
+                assert wanted in path.read_text(encoding="utf-8"), f"{path}: {wanted}"
+                checked += 1
+    assert checked
 
 
 def test_options_page_names_real_options():
