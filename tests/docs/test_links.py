@@ -1,13 +1,14 @@
 """Links and anchors of the documents lead somewhere; every page is reached from the README and leads back to it."""
 
-import dataclasses
 import re
 
 import pytest
 import yaml
-from helpers.documents import DOCUMENTS, README, REPOSITORY, anchors, blocks, links, prose
+from helpers.documents import DOCUMENTS, README, REPOSITORY, anchors, blocks, links
 
-from qa.options.arguments import DataArguments, ModelArguments, TrainingOptions
+from qa.options.arguments import DataArguments, ModelArguments
+from qa.options.table import OTHERS, RUN, TABLE, rows_of
+from qa.options.training_fields import OurTrainingOptions
 
 NAMES = [str(path.relative_to(REPOSITORY)) for path in DOCUMENTS]
 
@@ -59,19 +60,17 @@ def test_example_diffs_fit_the_code():
 
 
 def test_options_page_names_real_options():
-    kinds = ModelArguments, DataArguments, TrainingOptions
-    known = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     page = (REPOSITORY / "docs/options.md").read_text(encoding="utf-8")
-    for row in re.findall(r"^\| (`[a-z].*?) \|", page.split("## Evaluate, ask, publish")[0], re.M):
-        assert set(re.findall(r"`(\w+)`", row)) <= known, row
+    for row in re.findall(r"^\| (`[a-z].*?) \|", page, re.M):
+        assert set(re.findall(r"`(\w+)`", row)) <= TABLE.keys(), row
 
 
-def test_data_options_are_documented():
-    """Every option of our own for model and data has a place in the documents; TrainingArguments has its own."""
-    text = "".join(prose(path) for path in DOCUMENTS)
-    for kind in (ModelArguments, DataArguments):
-        for field in dataclasses.fields(kind):
-            assert f"`{field.name}`" in text or f"--{field.name}" in text, field.name
+def test_options_are_documented():
+    """Every option of our own, and every common one of ``TrainingArguments``, is named in the documents."""
+    text = "".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    ours = (*OTHERS, *rows_of(ModelArguments), *rows_of(DataArguments), *rows_of(OurTrainingOptions))
+    for row in (*ours, *(row for row in RUN if row.common)):
+        assert f"`{row.name}" in text or f"--{row.name}" in text, row.name
 
 
 def test_installed_torch_is_kept():
