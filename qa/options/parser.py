@@ -48,10 +48,13 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, kinds: Iterable[type]):
         super().__init__(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+        self.refused = set()  # inherited fields, such as hub_token
         for kind in kinds:
             hints = get_type_hints(kind)
             for item in dataclasses.fields(kind):
                 if item.init:
+                    if "option" not in item.metadata and find_option(item.name).instead:
+                        self.refused.add(item.name)
                     self.add_field(item, hints[item.name])
         self.names = {action.dest for action in self._actions}
         self.add_argument("--config")
@@ -104,7 +107,7 @@ class ArgumentParser(argparse.ArgumentParser):
         namespace, rest = self.parse_known_args(argv)
         values = vars(namespace)
         for name in values:
-            if find_option(name).instead and name != "config":
+            if name in self.refused:
                 raise UserError(self.unknown(name))
         if rest and rest[0].startswith("--"):
             raise UserError(self.unknown(rest[0][2:].split("=")[0]))
