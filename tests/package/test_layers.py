@@ -1,0 +1,148 @@
+"""The rules that keep the package in layers: who may import whom, what needs torch, how long a module may be.
+
+A list here of what breaks a rule today must shrink: a name on it that breaks the rule no longer fails the test.
+"""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMANDS = ("train", "preprocess", "evaluate_qa", "ask", "publish")
+LAYERS = ("runtime", "io", "options", "data", "model", "inference", "evaluation", "hub", "training")  # ground first
+MODULES = sorted((REPOSITORY / "qa").rglob("*.py")) + [REPOSITORY / f"{name}.py" for name in COMMANDS]
+
+MODULE_LINES, FUNCTION_LINES = 300, 50
+TOO_LONG_MODULES = {"evaluate_qa", "qa.data.splits", "qa.inference.spans"}
+TOO_LONG_FUNCTIONS = {
+    "preprocess.main",
+    "qa.data.windows.make_windows",
+    "qa.inference.spans.read_answers",
+    "qa.training.planner.make_plan",
+    "train.fit",
+}
+
+WITHOUT_TORCH = ("qa.options", "qa.data", "qa.inference.spans", "qa.inference.decoding")
+STILL_NEED_TORCH = {
+    "qa.data.demo",
+    "qa.data.documents",
+    "qa.data.splits",
+    "qa.data.statistics",
+    "qa.data.window_cache",
+    "qa.data.windows",
+    "qa.inference.decoding",
+    "qa.inference.spans",
+    "qa.options.arguments",
+    "qa.options.parser",
+    "qa.options.saved",
+}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the full name of every import in a file, those in functions and for type checkers included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_downwards(path):
+    ours = name_of(path).split(".")
+    for name in imported(path):
+        root, *rest = name.split(".")
+        if ours[0] == "qa":
+            assert root not in COMMANDS, f"the package imports the command {root}"
+        if root == "qa" and len(ours) > 1:
+            assert rest and rest[0] in LAYERS, f"imports {name}, which is in no layer"
+            assert LAYERS.index(rest[0]) <= LAYERS.index(ours[1]), f"imports {name}, which is above {ours[1]}"
+
+
+def test_every_folder_is_a_layer():
+    assert {path.parent.name for path in (REPOSITORY / "qa").glob("*/*.py")} == set(LAYERS)
+
+
+def test_modules_are_short():
+    long = {name_of(path) for path in MODULES if len(path.read_text(encoding="utf-8").splitlines()) > MODULE_LINES}
+    assert long == TOO_LONG_MODULES
+
+
+def test_functions_are_short():
+    long = {
+        f"{name_of(path)}.{node.name}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno + 1 > FUNCTION_LINES
+    }
+    assert long == TOO_LONG_FUNCTIONS
+
+
+def run_python(code: str, *argv: str) -> str:
+    command = [sys.executable, "-c", code, *argv]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+
+
+def test_what_a_backend_without_torch_needs_imports_none():
+    names = [name for name in map(name_of, MODULES) if name.startswith(WITHOUT_TORCH)]
+    code = """
+import importlib, json, sys
+sys.modules |= {"torch": None, "transformers": None}  # not found, as where they are not installed
+failed = []
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        failed.append(name)
+print(json.dumps(failed))
+"""
+    assert set(json.loads(run_python(code, *names))) == STILL_NEED_TORCH
+
+
+def test_the_package_loads_its_names_on_first_use():
+    code = """
+import sys, time
+start = time.perf_counter()
+import qa
+seconds = time.perf_counter() - start
+assert seconds < 0.2, seconds
+assert not {"torch", "transformers", "numpy"} & sys.modules.keys()
+assert {"QuestionAnswerer", "pipeline"} <= set(dir(qa))
+from qa import QuestionAnswerer, pipeline
+import ask
+assert (ask.QuestionAnswerer, ask.pipeline) == (QuestionAnswerer, pipeline)
+"""
+    run_python(code)
+
+
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
+def test_without_torch_the_names_tell_what_to_install(missing):
+    code = f"""
+import sys
+sys.modules["{missing}"] = None
+import qa
+try:
+    qa.pipeline
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    needs = f"qa.pipeline needs {missing}: pip install 'albert-squad-qa[train]'\n"
+    assert run_python(code) == needs
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    import qa
+
+    with pytest.raises(AttributeError, match="module 'qa' has no attribute 'answer'"):
+        _ = qa.answer
