@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 
 from tqdm.auto import tqdm
 
@@ -20,7 +21,7 @@ def warn(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def table(rows: list[tuple[str, object]]) -> str:
+def table(rows: Sequence[tuple[str, object]]) -> str:
     """Two columns, the first as wide as its longest name."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)

@@ -6,7 +6,6 @@ import dataclasses
 import gzip
 import json
 import os
-import resource
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -402,6 +401,7 @@ def test_each_mistake_is_one_clear_line(argv, message, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_thousands_of_questions_about_one_long_text(shared, tmp_path, capsys):
     """2,000 questions, 50,000 characters: what they cost beside the model, whose place a constant function takes."""
+    resource = pytest.importorskip("resource", reason="Windows has no `resource` to measure memory with")
     reference.make_tiny(shared / "albert-base-v2", tmp_path)
     answerer = ask.pipeline("question-answering", model=tmp_path)
     articles = reference.paragraphs(shared / "data/squad/dev-v1.1.json.gz")
