@@ -7,10 +7,10 @@ the tokenizer makes of the pair; else the pairs are tokenized.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from transformers import PreTrainedTokenizerFast
 
 from qa.data.labels import first_answer, label
 from qa.data.tokenized_text import (
@@ -23,6 +23,9 @@ from qa.data.tokenized_text import (
     unchanged_backend,
 )
 from qa.data.windows import WindowArrays, WindowSettings, check_room
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 # Texts by which a tokenizer shows whether it treats a pair as it treats each of its parts: none, spaces at either end
 # and within, line breaks, an emoji of several characters, combining marks, right to left, no spaces, a byte-order mark.
@@ -127,7 +130,7 @@ def unlabelled(cls_last: bool, *, length: np.ndarray, **columns) -> TokenizedWin
 
 
 def tokenize_pairs(
-    questions: Sequence[str], contexts: Sequence[str], tokenizer: PreTrainedTokenizerFast, settings: WindowSettings
+    questions: Sequence[str], contexts: Sequence[str], tokenizer: "PreTrainedTokenizerFast", settings: WindowSettings
 ) -> TokenizedWindows:
     """Return the windows of N questions and their contexts as the tokenizer itself makes them of pairs."""
     swap = context_first(tokenizer)
@@ -168,7 +171,7 @@ def tokenize_pairs(
 def join_texts(
     questions: TokenizedTexts,
     contexts: Sequence[str],
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: "PreTrainedTokenizerFast",
     template: SpecialTokenTemplate,
     settings: WindowSettings,
 ) -> TokenizedWindows:
@@ -179,7 +182,7 @@ def join_texts(
 
 
 @lru_cache(maxsize=4)
-def joining_template(tokenizer: PreTrainedTokenizerFast) -> SpecialTokenTemplate | None:
+def joining_template(tokenizer: "PreTrainedTokenizerFast") -> SpecialTokenTemplate | None:
     """Return what joins a question and a context, None where the tokens of a pair are not those of its parts.
 
     Decided by comparing both ways on ``PROBES``, uncut and in windows that begin at every token.
@@ -201,7 +204,7 @@ def joining_template(tokenizer: PreTrainedTokenizerFast) -> SpecialTokenTemplate
 
 
 def make_windows(
-    examples: dict[str, list], indices: list[int], tokenizer: PreTrainedTokenizerFast, settings: WindowSettings
+    examples: dict[str, list], indices: list[int], tokenizer: "PreTrainedTokenizerFast", settings: WindowSettings
 ) -> pa.Table:
     """Cut a batch of examples into windows, in order; columns as in ``FEATURES``.
 

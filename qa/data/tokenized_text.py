@@ -5,13 +5,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
-from transformers import PreTrainedTokenizerFast
 
 from qa.data.checks import broken_character
 from qa.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 WHITE_SPACE = np.array([chr(code).isspace() for code in range(0x3002)])  # the highest one is U+3000
 # Scripts written without spaces (Thai, Lao, Burmese, Khmer, kana, Han): what a tokenizer calls a word there
@@ -22,7 +25,7 @@ UNSPACED = re.compile(
 
 
 @contextmanager
-def unchanged_backend(tokenizer: PreTrainedTokenizerFast) -> Iterator[Tokenizer]:
+def unchanged_backend(tokenizer: "PreTrainedTokenizerFast") -> Iterator[Tokenizer]:
     """Yield the backend without truncation and padding, and restore both afterwards, whatever was called meanwhile."""
     backend = tokenizer.backend_tokenizer
     truncation, padding, special = backend.truncation, backend.padding, backend.encode_special_tokens
@@ -43,7 +46,7 @@ def unchanged_backend(tokenizer: PreTrainedTokenizerFast) -> Iterator[Tokenizer]
             backend.encode_special_tokens = special
 
 
-def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[Encoding]:
+def encode(texts: Sequence[str], tokenizer: "PreTrainedTokenizerFast") -> list[Encoding]:
     """Return the encoding of each text: all its tokens, no special ones."""
     with unchanged_backend(tokenizer) as backend:
         return backend.encode_batch(texts, add_special_tokens=False)
@@ -80,7 +83,7 @@ class TokenizedTexts:
 
 
 def cut_questions(
-    questions: Sequence[str], tokenizer: PreTrainedTokenizerFast, max_query_length: int
+    questions: Sequence[str], tokenizer: "PreTrainedTokenizerFast", max_query_length: int
 ) -> tuple[list[str], TokenizedTexts, np.ndarray]:
     """Cut N questions to ``max_query_length`` tokens.
 
@@ -120,7 +123,7 @@ def trim_white_space(offsets: np.ndarray, texts: Sequence[str], text_of: np.ndar
     return np.stack([start - base, end - base], axis=1).astype(np.int32)
 
 
-def tokenize_contexts(contexts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> TokenizedTexts:
+def tokenize_contexts(contexts: Sequence[str], tokenizer: "PreTrainedTokenizerFast") -> TokenizedTexts:
     """Tokenize N contexts; their tokens' characters are without white space at the ends."""
     return trimmed(contexts, TokenizedTexts.from_encodings(encode(contexts, tokenizer)))
 
@@ -146,7 +149,7 @@ class TokenizedContext:
     words: np.ndarray  # (T, 2) characters of the word that each token belongs to
 
     @classmethod
-    def from_text(cls, text: str, tokenizer: PreTrainedTokenizerFast) -> "TokenizedContext":
+    def from_text(cls, text: str, tokenizer: "PreTrainedTokenizerFast") -> "TokenizedContext":
         """Raises UserError for a text that is not valid Unicode."""
         check_text("context", text)
         (encoding,) = encode([text], tokenizer)
@@ -170,7 +173,7 @@ def whole_words(text: str, offsets: np.ndarray, word_ids: list[int | None]) -> n
     return np.where(own[:, None], offsets, words)
 
 
-def context_first(tokenizer: PreTrainedTokenizerFast) -> bool:
+def context_first(tokenizer: "PreTrainedTokenizerFast") -> bool:
     """Return whether the context comes before the question: tokenizers that pad on the left (XLNet) were trained so."""
     return tokenizer.padding_side == "left"
 
@@ -187,7 +190,7 @@ class SpecialTokenTemplate:
     context_first: bool
 
     @classmethod
-    def from_tokenizer(cls, tokenizer: PreTrainedTokenizerFast) -> "SpecialTokenTemplate | None":
+    def from_tokenizer(cls, tokenizer: "PreTrainedTokenizerFast") -> "SpecialTokenTemplate | None":
         """Return None where a pair does not become its first text followed by its second."""
         with unchanged_backend(tokenizer) as backend:
             encoding = backend.encode("a", "a")

@@ -3,19 +3,22 @@
 import hashlib
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import tokenizers
 from datasets import Dataset
 from filelock import FileLock
-from transformers import PreTrainedTokenizerFast
 
 from qa.data import make_windows
 from qa.data.cache import cache_folder, table_key
 from qa.data.windows import FEATURES, WINDOW_FORMAT, WindowSettings
 from qa.options.arguments import DataArguments
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
-def content_key(examples: Dataset, tokenizer: PreTrainedTokenizerFast, settings: WindowSettings) -> str:
+
+def content_key(examples: Dataset, tokenizer: "PreTrainedTokenizerFast", settings: WindowSettings) -> str:
     """Name windows by what decides them: examples, tokenizer, its library's release, lengths and ``WINDOW_FORMAT``."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     backend.pop("truncation"), backend.pop("padding")  # state left by the last call, not part of the tokenizer
@@ -26,7 +29,7 @@ def content_key(examples: Dataset, tokenizer: PreTrainedTokenizerFast, settings:
 
 
 def load_windows(
-    examples: Dataset, tokenizer: PreTrainedTokenizerFast, args: DataArguments, cache_dir: str | None, name: str
+    examples: Dataset, tokenizer: "PreTrainedTokenizerFast", args: DataArguments, cache_dir: str | None, name: str
 ) -> Dataset:
     """Return the windows of ``examples``, from the cache on disk or made and cached now.
 

@@ -7,13 +7,16 @@ Hugging Face's ``run_qa.py``).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
-from transformers import PreTrainedTokenizerFast
 
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 WINDOW_FORMAT = 1  # part of the windows' name: raise it whenever what a window holds changes
 FEATURES = Features(
@@ -103,7 +106,7 @@ class WindowArrays:
         return self.start_positions != self.cls_index
 
 
-def check_lengths(settings: WindowSettings, tokenizer: PreTrainedTokenizerFast, model_limit: int | None) -> None:
+def check_lengths(settings: WindowSettings, tokenizer: "PreTrainedTokenizerFast", model_limit: int | None) -> None:
     """Raise UserError for lengths that no question fits, before anything is tokenized."""
     limit = min(model_limit or 1 << 30, tokenizer.model_max_length)
     if settings.max_seq_length > limit:
@@ -117,7 +120,7 @@ def check_lengths(settings: WindowSettings, tokenizer: PreTrainedTokenizerFast, 
 
 
 def check_room(
-    lengths: np.ndarray, names: Sequence[str], settings: WindowSettings, tokenizer: PreTrainedTokenizerFast
+    lengths: np.ndarray, names: Sequence[str], settings: WindowSettings, tokenizer: "PreTrainedTokenizerFast"
 ) -> None:
     """Raise UserError for a question that leaves the context no more room than ``doc_stride``.
 

@@ -1,13 +1,16 @@
 """The windows of one question about a context whose tokens are kept."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from transformers import PreTrainedTokenizerFast
 
 from qa.data.make_windows import TokenizedWindows, join_parts, joining_template, tokenize_pairs
 from qa.data.tokenized_text import TokenizedContext, TokenizedTexts
 from qa.data.windows import WindowSettings, check_room
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class QuestionWindows:
         question: str,
         tokens: TokenizedTexts,
         context: TokenizedContext,
-        tokenizer: PreTrainedTokenizerFast,
+        tokenizer: "PreTrainedTokenizerFast",
         settings: WindowSettings,
     ) -> "QuestionWindows":
         """Return the windows that training makes of the same question and context.

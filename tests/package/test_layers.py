@@ -18,28 +18,12 @@ LAYERS = ("runtime", "io", "options", "data", "model", "inference", "evaluation"
 MODULES = sorted((REPOSITORY / "qa").rglob("*.py")) + [REPOSITORY / f"{name}.py" for name in COMMANDS]
 
 MODULE_LINES, FUNCTION_LINES = 300, 50
-TOO_LONG_MODULES = {"qa.data.splits", "qa.inference.spans"}
-TOO_LONG_FUNCTIONS = {
-    "qa.data.windows.make_windows",
-    "qa.inference.spans.read_answers",
-    "qa.training.planner.make_plan",
-}
+TOO_LONG_MODULES = {"qa.inference.spans"}
+TOO_LONG_FUNCTIONS = {"qa.inference.spans.read_answers"}
 
 WITHOUT_TORCH = ("qa.options", "qa.data", "qa.inference.spans", "qa.inference.decoding")
-STILL_NEED_TORCH = {
-    "qa.data.demo",
-    "qa.data.documents",
-    "qa.data.splits",
-    "qa.data.statistics",
-    "qa.data.window_cache",
-    "qa.data.windows",
-    "qa.inference.decoding",
-    "qa.inference.spans",
-    "qa.options.arguments",
-    "qa.options.combinations",
-    "qa.options.parser",
-    "qa.options.saved",
-}
+BUILT_ON_TORCH = {"qa.options.training_arguments"}  # transformers' own options and ours, imported where they are needed
+STILL_NEED_TORCH = {"qa.inference.decoding", "qa.inference.spans"}
 
 
 def name_of(path: Path) -> str:
@@ -106,7 +90,7 @@ for name in sys.argv[1:]:
         failed.append(name)
 print(json.dumps(failed))
 """
-    assert set(json.loads(run_python(code, *names))) == STILL_NEED_TORCH
+    assert set(json.loads(run_python(code, *names))) == STILL_NEED_TORCH | BUILT_ON_TORCH
 
 
 def test_the_package_loads_its_names_on_first_use():
