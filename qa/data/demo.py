@@ -90,7 +90,8 @@ def make_paragraph(sampler: FactSampler, has_unanswerable: bool) -> tuple[str, l
     With ``has_unanswerable``, about every third question asks for a fact that the context does not state; its answer is
     None.
     """
-    values, context, asked = sampler.draw_values(), "", []
+    values, context = sampler.draw_values(), ""
+    asked: list[tuple[str, str | None, int]] = []
     stated = sampler.rng.sample(FACTS, 4)
     for sentences, questions in stated:
         sentence = sampler.rng.choice(sentences)
@@ -163,7 +164,7 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> AlbertConfig:
 
 def make_questions(seed: int) -> dict[str, dict]:
     """Return nested SQuAD JSON by file name: training and validation questions, as SQuAD 1.1 and as 2.0."""
-    rng, used = random.Random(seed), set()
+    rng, used = random.Random(seed), set[str]()
     years, professions = rng.sample(range(1400, 2000), 600), rng.sample(PROFESSIONS, len(PROFESSIONS))
     splits = {"train": (years[60:], professions[10:]), "validation": (years[:60], professions[:10])}
     sizes = {"train": TRAIN_SIZE, "validation": VALIDATION_SIZE}

@@ -95,7 +95,8 @@ def make_split(name: str, sources: Sources, has_unanswerable: bool | None, cache
     split = Split(name, Dataset.from_dict({}), [], 0, [Source(source) for source in sources.names])
     folder = cache_folder(cache_dir, "qa_examples")
     staged = folder / f".{uuid.uuid4().hex}.arrow"
-    id_hashes, rows_before = array("Q"), []  # of each example; number of examples before each problem
+    id_hashes = array("Q")  # of each example
+    rows_before: list[int] = []  # how many examples precede each problem
     try:
         with ArrowWriter(features=STORED_FEATURES, path=str(staged), writer_batch_size=WRITE_BATCH) as writer:
             for place, example in check_split(split, sources, has_unanswerable, rows_before):

@@ -45,19 +45,19 @@ def open_sources(args: DataArguments, split: str, cache_dir: str | None) -> Sour
     """
     if args.train_file or args.validation_file:
         names = args.train_file if split == "train" else args.validation_file and [args.validation_file]
-        parts = [read_file(name) for name in names or []]
+        found: list[Iterator[tuple[str, object]] | None] = [read_file(name) for name in names or []]
     else:
         names = (args.dataset_name or [])[: None if split == "train" else 1]
-        parts = [read_dataset(args, index, split, cache_dir) for index in range(len(names))]
-        if len(names) == 1 and parts[0] is None:
+        found = [read_dataset(args, index, split, cache_dir) for index in range(len(names))]
+        if len(names) == 1 and found[0] is None:
             return None
     if not names:
         return None
-    if missing := [name for name, part in zip(names, parts, strict=True) if part is None]:
+    if missing := [name for name, part in zip(names, found, strict=True) if part is None]:
         raise UserError(f"dataset {missing[0]} has no {split} split: leave it out")
     limits = args.max_train_samples_per_source if split == "train" else None
-    limits = limits or [0] * len(parts)
-    parts = [itertools.islice(part, limit or None) for part, limit in zip(parts, limits, strict=True)]
+    limits = limits or [0] * len(found)
+    parts = [itertools.islice(part, limit or None) for part, limit in zip(found, limits, strict=True) if part]
     columns = dict(pair.split("=", 1) for pair in args.columns or [])
     rows = ((index, place, rename_columns(row, columns)) for index, part in enumerate(parts) for place, row in part)
     return Sources(names, rows)
@@ -77,8 +77,9 @@ def read_dataset(
 
     A test split is used if there is no validation split.
     """
-    source, configs = args.dataset_name[index], args.dataset_config_name or [None] * len(args.dataset_name)
-    if len(configs) != len(args.dataset_name):
+    sources = args.dataset_name or []
+    source, configs = sources[index], args.dataset_config_name or ["null"] * len(sources)
+    if len(configs) != len(sources):
         raise UserError("dataset_config_name needs a value for each dataset (null: none)")
     config = None if configs[index] in ("null", "none", "") else configs[index]
     try:

@@ -100,7 +100,8 @@ class Group:
 
 def group(name: str, exact: np.ndarray, f1: np.ndarray) -> Group:
     """Return the mean scores of the given questions, with their intervals."""
-    intervals = [tuple(100 * end for end in interval(values)) for values in (exact, f1)]
+    (exact_low, exact_high), (f1_low, f1_high) = interval(exact), interval(f1)
+    intervals = (100 * exact_low, 100 * exact_high), (100 * f1_low, 100 * f1_high)
     return Group(name, len(exact), 100 * float(exact.mean()), 100 * float(f1.mean()), *intervals)
 
 
@@ -214,6 +215,6 @@ def calibration(confidence: np.ndarray, exact: np.ndarray, bins: int = 10) -> Ca
     label = np.minimum((confidence * bins).astype(int), bins - 1)
     count = np.bincount(label, minlength=bins)
     some = count > 0
-    means = [np.bincount(label, values, bins)[some] / count[some] for values in (confidence, exact)]
-    error = float(np.sum(np.abs(means[0] - means[1]) * count[some]) / len(confidence))
-    return Calibration(*means, count[some], error)
+    mean, correct = (np.bincount(label, values, bins)[some] / count[some] for values in (confidence, exact))
+    error = float(np.sum(np.abs(mean - correct) * count[some]) / len(confidence))
+    return Calibration(mean, correct, count[some], error)

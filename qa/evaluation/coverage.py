@@ -72,7 +72,8 @@ class WindowStatistics:
     @classmethod
     def from_windows(cls, examples: Dataset, windows: Dataset, args: DataArguments | None = None) -> "WindowStatistics":
         """Compute the statistics part by part, which bounds the memory; the ceiling only with ``args``."""
-        labels, unreachable, ceilings = np.zeros(2), {}, []
+        labels, ceilings = np.zeros(2), []
+        unreachable: dict[int, str] = {}
         for first, part, arrays in WindowArrays.parts(examples, windows):
             labels += label_f1(part, arrays)
             unreachable |= {first + row: why for row, why in find_unreachable(part, arrays).items()}
@@ -85,7 +86,8 @@ def mean_scores(parts: Sequence[tuple[int, dict[str, float]]]) -> dict[str, floa
     """Return the totals over all questions from those over parts, each with its number of questions."""
     if len(parts) < 2:
         return parts[0][1] if parts else {}
-    sums, counts = collections.Counter(), collections.Counter()
+    sums: dict[str, float] = collections.defaultdict(float)
+    counts: dict[str, float] = collections.defaultdict(float)
     for size, scores in parts:
         for name, value in scores.items():
             kind = name.split("_")[0]

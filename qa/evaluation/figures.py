@@ -3,6 +3,7 @@
 import base64
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -12,7 +13,7 @@ from qa.evaluation.analysis import Calibration, Curve, Group
 from qa.io.files import write_bytes
 
 BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#878787"
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "qa",
     "font.family": "sans-serif",
@@ -34,7 +35,7 @@ def as_image(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def new_figure(width: float, height: float, **kwargs) -> tuple[Figure, np.ndarray]:
+def new_figure(width: float, height: float, **kwargs) -> tuple[Figure, Any]:
     """Return a figure, its size in inches, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(**kwargs)

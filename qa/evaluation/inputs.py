@@ -33,7 +33,8 @@ def read_by_id(path: str, references: list[dict], kinds: tuple[type, ...], what:
     if not isinstance(values, dict):
         raise UserError(f"{path}: must be a JSON object that maps each question's id to its {what}")
     for key, value in values.items():
-        if not isinstance(value, kinds) or isinstance(value, bool) or (kinds != (str,) and not abs(value) < LARGEST):
+        infinite = isinstance(value, (int, float)) and not abs(value) < LARGEST
+        if not isinstance(value, kinds) or isinstance(value, bool) or infinite:
             kind = "text" if str in kinds else "a finite number"
             raise UserError(f"{path}: the {what} of {key} is not {kind}: {json.dumps(value)[:40]}")
     known = {reference["id"] for reference in references}

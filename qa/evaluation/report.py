@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -19,7 +20,7 @@ MOST_QUESTIONS, MOST_CHARACTERS = 20_000, 30_000_000  # listed in one report, an
 
 def compare_with(evaluation: Evaluation, name: str, other: Scores) -> dict:
     """Return the paired comparison with other predictions for the same questions; changes in points."""
-    result = {"other": name}
+    result: dict[str, Any] = {"other": name}
     ours = evaluation.scores
     for score, values, others in (("exact", ours.exact, other.exact), ("f1", ours.f1, other.f1)):
         found = analysis.paired_bootstrap(values, others)
@@ -56,7 +57,8 @@ def example_rows(evaluation: Evaluation, kinds: list[int], change: np.ndarray | 
     examples, answers, scores = evaluation.examples, evaluation.answers, evaluation.scores
     order = np.lexsort((-answers.confidence if answers else np.zeros(len(kinds)), scores.f1, scores.exact))
     ids, questions, contexts = (examples[name][:] for name in ("id", "question", "context"))
-    golds, numbers, rows, size = examples["answers"][:], {}, [], 0
+    golds, rows, size = examples["answers"][:], [], 0
+    numbers: dict[str, int] = {}  # of each context, in the order of their first question
     for i in order[:MOST_QUESTIONS].tolist():
         context, text = contexts[i], evaluation.predictions.get(ids[i], "")
         if context not in numbers:
@@ -86,7 +88,7 @@ def as_script_data(value) -> Markup:
 def find_kinds(evaluation: Evaluation, golds: list[list[str]]) -> list[int]:
     """Return for each question the position in ``analysis.KINDS`` of what became of it."""
     answers, scores, kinds = evaluation.answers, evaluation.scores, []
-    first = answers.first.tolist() if answers else None
+    first = answers.first.tolist() if answers else []
     for i, key in enumerate(evaluation.examples["id"]):
         nbest = answers.texts[first[i] : first[i + 1]] if answers else []
         prediction = evaluation.predictions.get(key, "")

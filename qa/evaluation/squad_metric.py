@@ -12,6 +12,7 @@ evaluate-v1.1.py (Rajpurkar et al. 2016) and evaluate-v2.0.py (Rajpurkar et al. 
 import collections
 import re
 import string
+from collections.abc import Mapping
 
 import datasets
 import evaluate
@@ -74,13 +75,14 @@ def score_v1(predictions: dict[str, str], references: list[dict]) -> dict[str, f
 
 
 def best_threshold(
-    scores: dict[str, float], predictions: dict[str, str], null_odds: dict[str, float], answerable: dict[str, bool]
+    scores: Mapping[str, float], predictions: dict[str, str], null_odds: dict[str, float], answerable: dict[str, bool]
 ) -> tuple[float, float]:
     """Return the highest score in percent over all thresholds on ``null_odds``, and that threshold.
 
     As in the official script the threshold is 0.0 if none beats leaving every question unanswered.
     """
-    score = best = sum(not answerable[key] for key in scores)
+    score: float = sum(not answerable[key] for key in scores)
+    best = score
     threshold = 0.0
     for key in sorted(null_odds, key=null_odds.__getitem__):
         if key in scores:
@@ -91,8 +93,8 @@ def best_threshold(
 
 
 def totals_v2(
-    exact: dict[str, float],
-    f1: dict[str, float],
+    exact: Mapping[str, float],
+    f1: Mapping[str, float],
     predictions: dict[str, str],
     references: list[dict],
     null_odds: dict[str, float] | None = None,
@@ -105,7 +107,7 @@ def totals_v2(
     As in the official script a question without a prediction is left out of every total.
     """
     answerable = {reference["id"]: bool(reference["answers"]["text"]) for reference in references}
-    best = {}
+    best: dict[str, float] = {}
     if null_odds is not None and exact:
         for name, scores in (("exact", exact), ("f1", f1)):
             score, threshold = best_threshold(scores, predictions, null_odds, answerable)

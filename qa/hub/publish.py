@@ -243,8 +243,8 @@ def push(folder: Path, target: Target) -> str:
 def upload(api: HfApi, folder: Path, target: Target) -> str:
     """Upload and tag the model in ``folder``, and return its URL."""
     name = open_repository(api, target)
-    if target.revision:
-        with_retries(lambda: api.create_branch(name, branch=target.revision, exist_ok=True))
+    if branch := target.revision:
+        with_retries(lambda: api.create_branch(name, branch=branch, exist_ok=True))
     files = upload_contents(folder, name)
 
     def commit():

@@ -100,8 +100,8 @@ class QuestionAnswerer:
     def stream(self, pairs: Iterable[tuple[str, str]], **options) -> Iterator[dict | list[dict]]:
         """Yields the result for each (question, context) in turn, in memory that does not grow with their number."""
         given = {name: value for name, value in options.items() if value is not None}
-        options = dataclasses.replace(self.options, **given)
-        settings = options.over(self.settings)
+        asked = dataclasses.replace(self.options, **given)
+        settings = asked.over(self.settings)
         sizes = WindowSettings.from_args(settings)
         check_lengths(sizes, self.tokenizer, position_limit(self.model.config))
         pairs = iter(pairs)
@@ -109,10 +109,10 @@ class QuestionAnswerer:
             held: list[QuestionWindows] = []
             for windows in self.windows(batch, sizes):
                 if held and len(windows) + sum(map(len, held)) > WINDOWS:
-                    yield from self.answer(held, settings, options)
+                    yield from self.answer(held, settings, asked)
                     held = []
                 held.append(windows)
-            yield from self.answer(held, settings, options)
+            yield from self.answer(held, settings, asked)
 
     def windows(self, pairs: list[tuple[str, str]], sizes: WindowSettings) -> Iterator[QuestionWindows]:
         """Yield the windows of each (question, context)."""
@@ -144,7 +144,7 @@ class QuestionAnswerer:
 
     def answer(self, parts: list[QuestionWindows], settings: DataArguments, options: AskOptions) -> Iterator:
         some = [part for part in parts if len(part.words)]
-        start, end = self.logits(some, options.batch_size) if some else (None, None)
+        start, end = self.logits(some, options.batch_size) if some else (np.empty((0, 0)), np.empty((0, 0)))
         begin = 0
         for part in parts:
             answers = [{"score": 0.0, "start": 0, "end": 0, "answer": ""}]

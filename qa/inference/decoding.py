@@ -90,7 +90,8 @@ def gather(
 ) -> tuple[dict[str, dict], bool]:
     """The different answers, by their text in lower case, among the ``count`` likeliest spans of each window, and
     whether there are no more spans."""
-    found, every = {}, True
+    found: dict[str, dict] = {}
+    every = True
     places = windows.words if align else windows.arrays.offset_mapping
     for row, first, last, scores in likeliest_spans(start, end, count, max_answer_len):
         every &= len(scores) < count
@@ -118,18 +119,19 @@ def best_answers(
     each, first = np.arange(len(windows)), int(arrays.context_start[0])  # the question before it is the same in all
     counts = np.diff(arrays.tokens)
     inside = np.arange(int(counts.max())) < counts[:, None]
-    parts, nulls = [], 0
-    for logits in (start_logits, end_logits):
+
+    def part(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         context = np.where(inside, logits[:, first : first + inside.shape[1]], -np.inf)
-        context, null = log_probabilities(context, logits[each, arrays.cls_index])
-        parts.append(context)
-        nulls = nulls + null
+        return log_probabilities(context, logits[each, arrays.cls_index])
+
+    (start, null_start), (end, null_end) = part(start_logits), part(end_logits)
+    nulls = null_start + null_end
     limit = settings.max_answer_length
     count = options.top_k * 2 + 10 if options.align_to_words else options.top_k
-    found, every = gather(*parts, windows, count, limit, options.align_to_words)
+    found, every = gather(start, end, windows, count, limit, options.align_to_words)
     while len(found) < options.top_k and not every:  # too many spans had the same text: look further for others
         count *= 4
-        more, every = gather(*parts, windows, count, limit, options.align_to_words)
+        more, every = gather(start, end, windows, count, limit, options.align_to_words)
         found = more | found
     answers = sorted(found.values(), key=lambda answer: -answer["score"])[: options.top_k]
 

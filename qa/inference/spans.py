@@ -127,7 +127,8 @@ def find_candidates(
         raise ValueError(f"logits of shape {start_logits.shape} for {len(windows)} windows of up to {width} tokens")
     rows, shape = np.arange(len(windows)), (len(windows), n_best_size)
     null = np.stack([start_logits[rows, windows.cls_index], end_logits[rows, windows.cls_index]], axis=1)
-    found = Candidates(*(np.empty(shape, kind) for kind in ("i4", "i4", "f4", "f4")), null)
+    tokens, scores = np.empty((2, *shape), "i4"), np.empty((2, *shape), "f4")
+    found = Candidates(tokens[0], tokens[1], scores[0], scores[1], null)
     for begin in range(0, len(windows), WINDOWS_AT_ONCE):
         part = slice(begin, begin + WINDOWS_AT_ONCE)
         length = windows.length[part]

@@ -16,6 +16,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME
 from transformers.utils import logging as transformers_logging
@@ -80,7 +81,7 @@ def hub_options(args: ModelArguments) -> dict:
     return {"revision": args.model_revision, "cache_dir": args.cache_dir, "trust_remote_code": False}
 
 
-def load_tokenizer(args: ModelArguments) -> PreTrainedTokenizerBase:
+def load_tokenizer(args: ModelArguments) -> PreTrainedTokenizerFast:
     """Load the fast tokenizer of ``tokenizer_name``, or else that of the model.
 
     Raises:
@@ -144,7 +145,7 @@ def load_model(args: ModelArguments, config: PretrainedConfig, training: bool) -
             not use; weights are not finite; the model cannot run; or, unless ``training``, it has no
             question-answering head.
     """
-    name = args.config_name or args.model_name_or_path
+    name = args.config_name or args.model_name_or_path or ""
     with loading("model", name):
         if args.config_name:
             return AutoModelForQuestionAnswering.from_config(config)

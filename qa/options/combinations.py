@@ -65,5 +65,5 @@ def check_ask_options(model_args: ModelArguments, ask: AskArguments) -> None:
         output = Path(ask.output)
         if output.is_dir() or not output.parent.is_dir():
             raise UserError(f"output {ask.output}: must be a file in a folder that exists")
-        if output.exists() and output.samefile(ask.input):
+        if ask.input and output.exists() and output.samefile(ask.input):
             raise UserError("--output must not be the file of --input")

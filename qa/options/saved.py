@@ -113,7 +113,7 @@ def find_file(args: ModelArguments, name: str) -> str | None:
     from transformers.utils import cached_file
 
     return cached_file(
-        args.model_name_or_path,
+        args.model_name_or_path or "",
         name,
         revision=args.model_revision,
         cache_dir=args.cache_dir,

@@ -115,7 +115,7 @@ def read_manifest(folder: Path) -> dict:
 
 def newest_intact(folder: Path) -> tuple[Path | None, list[str]]:
     """Return the newest intact checkpoint, and a line for each newer one that was skipped."""
-    skipped = []
+    skipped: list[str] = []
     for path in find_checkpoints(folder):
         reason = find_corruption(path)
         if reason is None:

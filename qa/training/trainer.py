@@ -172,7 +172,7 @@ class QATrainer(PrivateHooks):
     def forward_backward(self, model, inputs: dict[str, torch.Tensor], divisor: float) -> torch.Tensor:
         """Return the loss of a micro-batch divided by ``divisor``, its gradient added to those of the step."""
         accumulated = self.current_gradient_accumulation_steps  # what Trainer divides by
-        self.current_gradient_accumulation_steps = divisor
+        self.current_gradient_accumulation_steps = divisor  # type: ignore[assignment]  # Trainer only divides by it
         try:
             with compiled_if_whole(self.args, len(inputs["input_ids"])):
                 return super().training_step(model, inputs)
