@@ -10,7 +10,7 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
 from qa.data.windows import WindowArrays
 from qa.evaluation.scores import Scores, gold_answers, score_predictions
-from qa.inference.answers import Answers, read_answers
+from qa.inference.nbest import Answers, read_answers
 from qa.inference.spans import Candidates, find_candidates, lowest_null, search
 from qa.model.loss import masked_loss
 from qa.options.arguments import DataArguments

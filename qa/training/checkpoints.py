@@ -148,7 +148,7 @@ def clear(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def publish(staged: Path, folder: Path) -> None:
+def move_into_place(staged: Path, folder: Path) -> None:
     """Move the files of a finished model up into ``folder``, the weights last: without them it is not a model."""
     files = sorted(staged.iterdir(), key=lambda path: path.suffix == ".safetensors")
     for path in files:

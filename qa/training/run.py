@@ -22,8 +22,8 @@ from qa.runtime.console import warn
 from qa.runtime.distributed import on_main_process, share_batch
 from qa.runtime.errors import UserError, one_line
 from qa.training.checkpoints import check_space, count_checkpoints
+from qa.training.finish import FinishedRun, print_results, write_results
 from qa.training.prepare import PreparedSplit
-from qa.training.results import FinishedRun, print_results, write_results
 from qa.training.resume import SignalHandler, TrainingInterrupted, find_start, lock_run_folder
 from qa.training.trainer import QATrainer
 

@@ -35,10 +35,10 @@ from qa.training.callbacks import (
     SetEpochCallback,
     check_finite_weights,
 )
+from qa.training.checkpoint_saving import CheckpointSaving
 from qa.training.compilation import compile_blocks, compiled_if_whole, uncompiled
 from qa.training.oom_retry import OutOfMemoryRetry
 from qa.training.predictions import WindowPredictions, reduce_logits
-from qa.training.private_hooks import PrivateHooks
 from qa.training.recovery import RecoveryCallback
 from qa.training.resume import SignalHandler
 from qa.training.sampling import FixedOrderSampler, LengthGroupedSampler, choose_batch_lengths
@@ -53,7 +53,7 @@ class Evaluated:
     scored: ScoredAnswers | None  # in the main process only
 
 
-class QATrainer(PrivateHooks):
+class QATrainer(CheckpointSaving):
     """Trains on windows and evaluates by EM and F1 over examples.
 
     Args:
@@ -262,5 +262,5 @@ class QATrainer(PrivateHooks):
         staged = self.folder / run_folder.STAGING / "model"
         self.save_model(str(staged))
         if self.is_world_process_zero():
-            checkpoints.publish(staged, self.folder)
+            checkpoints.move_into_place(staged, self.folder)
             shutil.rmtree(staged.parent, ignore_errors=True)

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from qa.data.splits import load_splits
 from qa.data.window_cache import load_windows
 from qa.data.windows import WindowArrays
-from qa.inference.answers import read_answers
+from qa.inference.nbest import read_answers
 from qa.options.arguments import DataArguments
 
 N_BEST, LONGEST = 20, 30

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from qa.data.windows import WindowArrays
 from qa.evaluation.evaluator import perfect_candidates
-from qa.inference.answers import read_answers
+from qa.inference.nbest import read_answers
 from qa.inference.spans import (
     add,
     best_tokens,

@@ -389,7 +389,7 @@ def test_interrupted_while_the_results_are_written(whole, tmp_path, monkeypatch,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"qa.training.results.{name}", interrupt)
+        patch.setattr(f"qa.training.finish.{name}", interrupt)
         with pytest.raises(SystemExit) as stopped:
             run(train, *argv(tmp_path / "run"))
     assert stopped.value.code == 130

@@ -13,12 +13,12 @@ import transformers
 from transformers import Trainer, TrainingArguments
 
 from qa.options.arguments import REPOSITORY
-from qa.training.private_hooks import PrivateHooks
+from qa.training.checkpoint_saving import CheckpointSaving
 from qa.training.trainer import QATrainer
 
 # Overridden, private, and the only ones: name to parameters and what we rely on.
 PRIVATE = {
-    "_save_checkpoint": (["self", "model", "trial"], "writes a whole checkpoint, and PrivateHooks encloses it"),
+    "_save_checkpoint": (["self", "model", "trial"], "writes a whole checkpoint, and CheckpointSaving encloses it"),
     "_get_output_dir": (["self", "trial"], "is asked for the folder of checkpoints, which may be the staging folder"),
 }
 # Overridden and public: name to parameters.
@@ -68,7 +68,7 @@ def assert_in_order(name: str, *starts: str) -> None:
 def test_private_methods_have_the_signature_that_we_override(name):
     expected, reason = PRIVATE[name]
     assert parameters(name) == expected, message(name, f"has other parameters; it {reason}")
-    assert list(inspect.signature(getattr(PrivateHooks, name)).parameters)[: len(expected)] == expected
+    assert list(inspect.signature(getattr(CheckpointSaving, name)).parameters)[: len(expected)] == expected
 
 
 @pytest.mark.parametrize("name", PUBLIC | USED)
@@ -78,13 +78,13 @@ def test_public_methods_have_the_signature_that_we_override(name):
 
 def test_no_other_method_of_trainer_is_overridden():
     library = {name for name in dir(Trainer) if not name.startswith("__")}
-    ours = {name for kind in QATrainer.__mro__ if issubclass(kind, PrivateHooks) for name in vars(kind)} & library
+    ours = {name for kind in QATrainer.__mro__ if issubclass(kind, CheckpointSaving) for name in vars(kind)} & library
     assert ours == PRIVATE.keys() | PUBLIC.keys()
-    assert {name for name in ours if name.startswith("_")} == PRIVATE.keys() & vars(PrivateHooks).keys()
-    assert QATrainer.__mro__[:3] == (QATrainer, PrivateHooks, Trainer)
+    assert {name for name in ours if name.startswith("_")} == PRIVATE.keys() & vars(CheckpointSaving).keys()
+    assert QATrainer.__mro__[:3] == (QATrainer, CheckpointSaving, Trainer)
     for path in Path(REPOSITORY, "qa").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ClassDef) and path.name not in ("trainer.py", "private_hooks.py"):
+            if isinstance(node, ast.ClassDef) and path.name not in ("trainer.py", "checkpoint_saving.py"):
                 assert "Trainer" not in map(ast.unparse, node.bases), f"{path} derives from Trainer, too"
 
 

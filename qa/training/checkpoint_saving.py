@@ -15,7 +15,7 @@ from qa.training import checkpoints
 from qa.training.callbacks import check_finite_weights
 
 
-class PrivateHooks(Trainer):
+class CheckpointSaving(Trainer):
     """Writes every checkpoint under a staging name and renames it when it is complete.
 
     No public hook or callback encloses the writing of a checkpoint: ``on_save`` comes after it, ``save_model`` writes
