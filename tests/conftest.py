@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures shared by all tests."""
 
 import gzip
 import json
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # for models this small a second thread costs more than it computes
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for such small models a second thread is slower
 os.environ["HF_HUB_DISABLE_XET"] = "1"  # read on import of huggingface_hub; the tests' Hub knows LFS only
 
 import pytest
@@ -53,7 +53,7 @@ def tiny_model(tmp_path_factory, bert_tokenizer) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> Path:
-    """A folder with train.json and dev.json.gz: who was born where, in one sentence."""
+    """A folder with train.json and dev.json.gz: questions about birthplaces, with contexts of one sentence."""
     names = ["Mira", "Talven", "Zoë", "Vindel", "Sollen", "Ørby", "Tomé", "Arna"]
     rows = [
         (f"{name} was born in {place} in 19{i}{j}.", f"Where was {name} born?", place)

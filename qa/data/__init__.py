@@ -1,1 +1,1 @@
-"""Questions from files to windows of tokens. Imports ``qa.options`` and below."""
+"""Read questions, check them, and cut them into windows of tokens. Imports ``qa.options`` and below."""

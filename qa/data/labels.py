@@ -1,7 +1,7 @@
 """Labels: the tokens of the answer in each window, from character offsets.
 
-A label is the first and the last token that share a character with the answer, or the CLS token twice where the answer
-is not wholly in the window (Devlin et al. 2018, section 4.2; the same labels as Hugging Face's ``run_qa.py``).
+A label is the first and the last token that share a character with the answer, or the CLS token twice if the answer
+is not completely in the window (Devlin et al. 2018, section 4.2; the same labels as Hugging Face's ``run_qa.py``).
 """
 
 import numpy as np
@@ -10,12 +10,12 @@ import numpy as np
 def label(
     offsets: np.ndarray, tokens: np.ndarray, answers: np.ndarray, context_start: np.ndarray, cls_index: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Start and end token of the answer in each window, the CLS token where it is not wholly there.
+    """Return the start and end token of the answer in each window, the CLS token if it is not completely there.
 
     Args:
         offsets: (T, 2) characters of the context tokens, window after window.
         tokens: (W + 1,) where each window's tokens begin in ``offsets``.
-        answers: (W, 2) first character of the answer and the one after its last; -1 where there is none.
+        answers: (W, 2) first character of the answer and the one after its last; -1 if there is none.
         context_start: (W,) position of the first context token. cls_index: (W,).
     """
     windows = len(tokens) - 1
@@ -24,11 +24,11 @@ def label(
     shared = (offsets[:, 0] < ends) & (offsets[:, 1] > begins) & (begins >= 0)
 
     def at(mask: np.ndarray, last: bool) -> np.ndarray:
-        """(W,) the first or last token of ``mask`` in each window, -1 where there is none."""
+        """Return (W,) the first or last token of ``mask`` in each window, -1 if there is none."""
         hits = np.flatnonzero(mask)
         found = np.full(windows, -1)
         hits = hits if last else hits[::-1]
-        found[window[hits]] = hits  # of repeated indices the last assignment stays
+        found[window[hits]] = hits  # for repeated indices, the last assignment wins
         return found
 
     first, last = at(shared, last=False), at(shared, last=True)
@@ -46,7 +46,7 @@ def label(
 
 
 def first_answer(answers: dict) -> tuple[int, int]:
-    """First character of the first answer and the one after its last, without white space; -1 if it has no place."""
+    """Return the [start, end) characters of the first answer, without outer white space; -1 if its place is unknown."""
     if not answers["text"] or answers["answer_start"][0] < 0:
         return -1, -1
     text, start = answers["text"][0], answers["answer_start"][0]

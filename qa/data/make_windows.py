@@ -1,7 +1,7 @@
-"""Examples to windows with labels: the same for training, evaluation and single questions.
+"""Cut examples into labelled windows; the same for training, evaluation and single questions.
 
-Each text of a batch is tokenized once and the windows are put together from their tokens, wherever that gives what
-the tokenizer makes of the pair; else the pairs are tokenized.
+Each text of a batch is tokenized once and the windows are assembled from these tokens, if that gives the same result
+as tokenizing the pairs; otherwise the pairs are tokenized.
 """
 
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ from qa.data.windows import WindowArrays, WindowSettings, check_room
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-# Texts by which a tokenizer shows whether it treats a pair as it treats each of its parts: none, spaces at either end
-# and within, line breaks, an emoji of several characters, combining marks, right to left, no spaces, a byte-order mark.
+# Texts that reveal whether a tokenizer treats a pair like its two parts: empty, spaces at either end and within, line
+# breaks, an emoji of several characters, combining marks, right to left, no spaces, a byte-order mark.
 PROBES = (
     *("", " ", "a", "a b"),
     "  Two spaces  before,\tand after. \n\n It's 3.5% of “x”…  ",
@@ -38,11 +38,11 @@ PROBES = (
 
 @dataclass
 class TokenizedWindows(WindowArrays):
-    """Windows with their L tokens in all, window by window; unlabelled, so that every label is the CLS token."""
+    """Windows with their L tokens in all, window by window; unlabelled: every label is the CLS token."""
 
     input_ids: np.ndarray  # (L,) int32
     token_type_ids: np.ndarray  # (L,) int8
-    context_token: np.ndarray | None  # (T,) index of each among the contexts' tokens; None if pairs were tokenized
+    context_token: np.ndarray | None  # (T,) index into the tokens of the contexts; None if pairs were tokenized
 
     def rows(self) -> list[dict[str, np.ndarray]]:
         """Return ``input_ids`` and ``token_type_ids`` of each window."""
@@ -60,7 +60,7 @@ def ranges(start: np.ndarray, count: np.ndarray) -> np.ndarray:
 def place_windows(
     question_length: np.ndarray, context_length: np.ndarray, special: int, settings: WindowSettings
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Choose the piece of its context that each window holds, as tokenizers' truncation with a stride does.
+    """Choose the piece of the context in each window, like a tokenizer's truncation with a stride.
 
     Args:
         question_length, context_length: (N,) tokens of each example. special: special tokens in a window.
@@ -85,7 +85,7 @@ def join_parts(
     template: SpecialTokenTemplate,
     settings: WindowSettings,
 ) -> TokenizedWindows:
-    """Put the windows of N questions together from the tokens of questions and contexts.
+    """Assemble the windows of N questions from the tokens of questions and contexts.
 
     Args:
         context_of: (N,) index of each question's context.
@@ -132,7 +132,7 @@ def unlabelled(cls_last: bool, *, length: np.ndarray, **columns) -> TokenizedWin
 def tokenize_pairs(
     questions: Sequence[str], contexts: Sequence[str], tokenizer: "PreTrainedTokenizerFast", settings: WindowSettings
 ) -> TokenizedWindows:
-    """Return the windows of N questions and their contexts as the tokenizer itself makes them of pairs."""
+    """Return the windows of N questions and their contexts, with the pairs tokenized by the tokenizer itself."""
     swap = context_first(tokenizer)
     first, second = (contexts, questions) if swap else (questions, contexts)
     with unchanged_backend(tokenizer):
@@ -175,7 +175,7 @@ def join_texts(
     template: SpecialTokenTemplate,
     settings: WindowSettings,
 ) -> TokenizedWindows:
-    """Tokenize each distinct context once and join it with its questions, of which there is one for each context."""
+    """Tokenize each distinct context once and join it with its questions; ``contexts`` has one entry per question."""
     rows = {text: row for row, text in enumerate(dict.fromkeys(contexts))}
     context_of = np.array([rows[text] for text in contexts], dtype=np.int64)
     return join_parts(questions, tokenize_contexts(list(rows), tokenizer), context_of, template, settings)
@@ -183,9 +183,9 @@ def join_texts(
 
 @lru_cache(maxsize=4)
 def joining_template(tokenizer: "PreTrainedTokenizerFast") -> SpecialTokenTemplate | None:
-    """Return what joins a question and a context, None where the tokens of a pair are not those of its parts.
+    """Return the template that joins a question and a context; None if a pair's tokens are not those of its parts.
 
-    Decided by comparing both ways on ``PROBES``, uncut and in windows that begin at every token.
+    Decided by comparing both ways on ``PROBES``, untruncated and in windows that begin at every token.
     """
     template = SpecialTokenTemplate.from_tokenizer(tokenizer)
     if template is None:

@@ -1,4 +1,4 @@
-"""Texts to tokens: each text is tokenized once, apart from the special tokens that a pair puts around it."""
+"""Tokenize each text once, without the special tokens that a pair adds around it."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 WHITE_SPACE = np.array([chr(code).isspace() for code in range(0x3002)])  # the highest one is U+3000
-# Scripts written without spaces (Thai, Lao, Burmese, Khmer, kana, Han): what a tokenizer calls a word there
-# can be a whole sentence.
+# Scripts written without spaces (Thai, Lao, Burmese, Khmer, kana, Han): there, a tokenizer's word can be a
+# whole sentence.
 UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
@@ -26,7 +26,7 @@ UNSPACED = re.compile(
 
 @contextmanager
 def unchanged_backend(tokenizer: "PreTrainedTokenizerFast") -> Iterator[Tokenizer]:
-    """Yield the backend without truncation and padding, and restore both afterwards, whatever was called meanwhile."""
+    """Yield the backend without truncation and padding, and restore both afterwards."""
     backend = tokenizer.backend_tokenizer
     truncation, padding, special = backend.truncation, backend.padding, backend.encode_special_tokens
     try:
@@ -85,10 +85,10 @@ class TokenizedTexts:
 def cut_questions(
     questions: Sequence[str], tokenizer: "PreTrainedTokenizerFast", max_query_length: int
 ) -> tuple[list[str], TokenizedTexts, np.ndarray]:
-    """Cut N questions to ``max_query_length`` tokens.
+    """Truncate N questions to ``max_query_length`` tokens.
 
     Returns:
-        the questions, their tokens, and (N,) whether each was cut.
+        the questions, their tokens, and (N,) whether each was truncated.
     """
     questions, cut = list(questions), np.zeros(len(questions), dtype=bool)
     encodings = encode(questions, tokenizer)
@@ -142,7 +142,7 @@ def check_text(name: str, text: str) -> None:
 
 @dataclass(frozen=True)
 class TokenizedContext:
-    """One context of T tokens, kept so that another question about it costs that question's tokens only."""
+    """One context of T tokens, kept so that for another question about it only that question is tokenized."""
 
     text: str
     tokens: TokenizedTexts  # of this text alone
@@ -150,7 +150,7 @@ class TokenizedContext:
 
     @classmethod
     def from_text(cls, text: str, tokenizer: "PreTrainedTokenizerFast") -> "TokenizedContext":
-        """Raises UserError for a text that is not valid Unicode."""
+        """Tokenize a context; raise UserError if it is not valid Unicode."""
         check_text("context", text)
         (encoding,) = encode([text], tokenizer)
         tokens = trimmed([text], TokenizedTexts.from_encodings([encoding]))
@@ -158,7 +158,7 @@ class TokenizedContext:
 
 
 def whole_words(text: str, offsets: np.ndarray, word_ids: list[int | None]) -> np.ndarray:
-    """(T, 2) from the first character of each token's word to its last; the token's own where there are no words."""
+    """Return (T, 2) the characters of each token's word; the token's own where there are no words."""
     word = np.array([-1 if number is None else number for number in word_ids], dtype=np.int64)
     if not len(word):
         return offsets
@@ -174,7 +174,7 @@ def whole_words(text: str, offsets: np.ndarray, word_ids: list[int | None]) -> n
 
 
 def context_first(tokenizer: "PreTrainedTokenizerFast") -> bool:
-    """Return whether the context comes before the question: tokenizers that pad on the left (XLNet) were trained so."""
+    """Return whether the context precedes the question: models that pad on the left (XLNet) were trained that way."""
     return tokenizer.padding_side == "left"
 
 
@@ -184,14 +184,14 @@ class SpecialTokenTemplate:
 
     ids: np.ndarray  # (S,) int32
     types: np.ndarray  # (S,) int8
-    sizes: tuple[int, int, int]  # how many stand before, between and after the two texts
+    sizes: tuple[int, int, int]  # numbers of special tokens before, between and after the two texts
     question_type: int
     context_type: int
     context_first: bool
 
     @classmethod
     def from_tokenizer(cls, tokenizer: "PreTrainedTokenizerFast") -> "SpecialTokenTemplate | None":
-        """Return None where a pair does not become its first text followed by its second."""
+        """Return the tokenizer's template; None if a pair is not encoded as its first text followed by its second."""
         with unchanged_backend(tokenizer) as backend:
             encoding = backend.encode("a", "a")
         sequence = np.array([-1 if number is None else number for number in encoding.sequence_ids])

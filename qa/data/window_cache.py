@@ -1,4 +1,4 @@
-"""Windows on disk: made once, then found by what they were made from."""
+"""Cache of windows on disk, keyed by the content that they are made from."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def content_key(examples: Dataset, tokenizer: "PreTrainedTokenizerFast", settings: WindowSettings) -> str:
-    """Name windows by what decides them: examples, tokenizer, its library's release, lengths and ``WINDOW_FORMAT``."""
+    """Return the cache key of windows: a digest of examples, tokenizer, its library's release, lengths and format."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     backend.pop("truncation"), backend.pop("padding")  # state left by the last call, not part of the tokenizer
     behavior = [tokenizer.padding_side, tokenizer.truncation_side, tokenizer.split_special_tokens]
@@ -31,7 +31,7 @@ def content_key(examples: Dataset, tokenizer: "PreTrainedTokenizerFast", setting
 def load_windows(
     examples: Dataset, tokenizer: "PreTrainedTokenizerFast", args: DataArguments, cache_dir: str | None, name: str
 ) -> Dataset:
-    """Return the windows of ``examples``, from the cache on disk or made and cached now.
+    """Return the windows of ``examples`` from the cache on disk, making and caching them if they are missing.
 
     Several processes may call this at once: one makes the windows, the others wait and read them.
     """

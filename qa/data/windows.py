@@ -1,6 +1,6 @@
-"""What windows are: their columns on disk, their arrays in memory and the lengths that decide them.
+"""Windows: their columns on disk, their arrays in memory, and the options that determine them.
 
-A context longer than a window is cut into several that share ``doc_stride`` tokens; each window holds
+A context longer than a window is split into several that share ``doc_stride`` tokens; each window contains
 the special tokens, the question and a piece of the context (Devlin et al. 2018, section 4.2; the same windows as
 Hugging Face's ``run_qa.py``).
 """
@@ -18,7 +18,7 @@ from qa.runtime.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-WINDOW_FORMAT = 1  # part of the windows' name: raise it whenever what a window holds changes
+WINDOW_FORMAT = 1  # part of the cache key: increment it whenever the content of windows changes
 FEATURES = Features(
     {
         "example_index": Value("int64"),  # row of the window's example
@@ -43,7 +43,7 @@ def column(windows: Dataset, name: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class WindowSettings:
-    """What decides, beside data and tokenizer, what the windows are."""
+    """The options that determine the windows, together with data and tokenizer."""
 
     max_seq_length: int = 384
     doc_stride: int = 128
@@ -88,9 +88,9 @@ class WindowArrays:
 
     @classmethod
     def parts(cls, examples: Dataset, windows: Dataset) -> Iterator[tuple[int, Dataset, "WindowArrays"]]:
-        """Yield ``PART`` examples at a time with their windows, and the first one's row: no more is in memory.
+        """Yield the first row, the examples and their windows for ``PART`` examples at a time, which bounds the memory.
 
-        ``example_index`` counts from the first example of the part.
+        ``example_index`` is relative to the first row of the part.
         """
         index = column(windows, "example_index")
         for first in range(0, len(examples), PART):
@@ -102,7 +102,7 @@ class WindowArrays:
 
     @property
     def labelled(self) -> np.ndarray:
-        """(W,) whether the window holds the answer."""
+        """(W,) whether the window contains the answer."""
         return self.start_positions != self.cls_index
 
 
@@ -110,7 +110,7 @@ def check_lengths(settings: WindowSettings, tokenizer: "PreTrainedTokenizerFast"
     """Raise UserError for lengths that no question fits, before anything is tokenized."""
     limit = min(model_limit or 1 << 30, tokenizer.model_max_length)
     if settings.max_seq_length > limit:
-        raise UserError(f"max_seq_length {settings.max_seq_length} is more than the model takes; at most {limit}")
+        raise UserError(f"max_seq_length {settings.max_seq_length} is longer than the model supports; at most {limit}")
     room = settings.max_seq_length - tokenizer.num_special_tokens_to_add(pair=True)
     if settings.doc_stride >= room - 1:
         raise UserError(

@@ -1,11 +1,11 @@
-"""Whether a model has collapsed, that is, answers every question alike: the usual result of failed training."""
+"""Detect a collapsed model, which answers every question alike: the usual result of failed training."""
 
 import collections
 
 from qa.evaluation.evaluator import Evaluation
 
 COLLAPSED_SHARE = 0.9  # share of equal answers above which a model has collapsed
-FEWEST_ANSWERS = 20  # too few to tell below that
+FEWEST_ANSWERS = 20  # with fewer, collapse cannot be told from chance
 
 
 def detect_collapse(evaluation: Evaluation) -> str | None:

@@ -20,7 +20,7 @@ LOWEST_LABEL_F1 = 95.0  # percent; below it the tokenizer's offsets must be wron
 
 
 def find_unreachable(examples: Dataset, windows: WindowArrays) -> dict[int, str]:
-    """Return the rows of examples whose answer lies whole in no window, each with the reason."""
+    """Return the rows of examples whose complete answer is in no window, each with the reason."""
     reached = np.zeros(len(examples), dtype=bool)
     reached[windows.example_index[windows.labelled]] = True
     reasons = {}
@@ -32,7 +32,7 @@ def find_unreachable(examples: Dataset, windows: WindowArrays) -> dict[int, str]
 
 
 def why_unreachable(answers: dict, windows: WindowArrays, rows: np.ndarray) -> str:
-    """Return why none of the windows ``rows`` of an example holds its whole answer."""
+    """Return why none of the windows ``rows`` of an example contains its complete answer."""
     begin, end = first_answer(answers)
     if begin < 0:
         return "not found in the context"
@@ -67,11 +67,11 @@ class WindowStatistics:
 
     label_f1: float  # percent, mean over the labels, decoded back to text
     unreachable: dict[int, str]  # see find_unreachable
-    ceiling: dict[str, float]  # official totals of perfect logits; empty unless asked for
+    ceiling: dict[str, float]  # official totals of perfect logits; empty unless requested
 
     @classmethod
     def from_windows(cls, examples: Dataset, windows: Dataset, args: DataArguments | None = None) -> "WindowStatistics":
-        """Compute the statistics part by part, which bounds the memory; the ceiling only with ``args``."""
+        """Compute the statistics in parts, which bounds the memory; the ceiling only with ``args``."""
         labels, ceilings = np.zeros(2), []
         unreachable: dict[int, str] = {}
         for first, part, arrays in WindowArrays.parts(examples, windows):

@@ -1,4 +1,4 @@
-"""The report of preprocess.py on each split: counts, problems, windows, and what would stop a training run."""
+"""The report of preprocess.py on each split: counts, problems, windows, and errors that would stop training."""
 
 import dataclasses
 import json
@@ -25,11 +25,11 @@ PLACE = re.compile(r".*?(\w* ?(?:article|row|line) \d+(?:, (?:paragraph|question
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What was found in one split."""
+    """The findings about one split."""
 
     summary: dict  # as in summary.json
     problems: list[Problem]
-    blockers: list[str]  # what would stop train.py or evaluate_qa.py
+    blockers: list[str]  # errors that would stop train.py or evaluate_qa.py
     usable: bool  # whether there are any examples
 
 
@@ -63,13 +63,13 @@ def inspect_split(
 
 
 def print_reports(reports: dict[str, SplitReport], leak: str | None) -> None:
-    """Print the table of each split, then what would mislead or stop training and evaluation."""
+    """Print the table of each split, then warnings about training and evaluation."""
     for name, report in reports.items():
         print(table(summary_rows(name, report.summary, report.problems)) + "\n")
     if leak:
         print(f"warning: {leak}")
     for blocker in (line for report in reports.values() if report.usable for line in report.blockers):
-        print(f"warning: train.py or evaluate_qa.py would stop: {blocker}")
+        print(f"warning: train.py or evaluate_qa.py would fail: {blocker}")
 
 
 def summary_rows(name: str, summary: dict, problems: list[Problem]) -> list[tuple[str, object]]:
@@ -93,7 +93,7 @@ def summary_rows(name: str, summary: dict, problems: list[Problem]) -> list[tupl
 
 
 def window_rows(name: str, summary: dict) -> list[tuple[str, object]]:
-    """Return the part of the report that is about the windows of a split."""
+    """Return the rows of the report about the windows of a split."""
     length, ceiling = summary["window_length"], summary["ceiling"]
     result: list[tuple[str, object]] = [
         ("features", f"{summary['features']:,} windows"),

@@ -1,4 +1,4 @@
-"""What an evaluation reads: the questions; predictions, null odds or logits, checked against the questions."""
+"""Inputs of an evaluation: questions, and predictions, null odds or logits, checked against the questions."""
 
 import json
 import zipfile

@@ -86,7 +86,7 @@ def as_script_data(value) -> Markup:
 
 
 def find_kinds(evaluation: Evaluation, golds: list[list[str]]) -> list[int]:
-    """Return for each question the position in ``analysis.KINDS`` of what became of it."""
+    """Return for each question the position of its outcome in ``analysis.KINDS``."""
     answers, scores, kinds = evaluation.answers, evaluation.scores, []
     first = answers.first.tolist() if answers else []
     for i, key in enumerate(evaluation.examples["id"]):
@@ -97,7 +97,7 @@ def find_kinds(evaluation: Evaluation, golds: list[list[str]]) -> list[int]:
 
 
 def ceiling_section(evaluation: Evaluation) -> dict:
-    """EM and F1 of perfect logits, and how many of the wrong answers those would not get right either."""
+    """Return EM and F1 of perfect logits, and how many of the wrong answers would be wrong with those, too."""
     if evaluation.ceiling is None:
         return {}
     best = evaluation.ceiling
@@ -106,7 +106,7 @@ def ceiling_section(evaluation: Evaluation) -> dict:
 
 
 def calibration_section(evaluation: Evaluation) -> dict:
-    """Confidence against the share of exact matches."""
+    """Return the calibration: confidence against the share of exact matches."""
     if evaluation.answers is None:
         return {}
     found = analysis.calibration(evaluation.answers.confidence, evaluation.scores.exact)

@@ -32,7 +32,7 @@ def count_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     """Write predictions, n-best lists, for SQuAD 2.0 null odds, and last the scores, ``eval_results.json``."""
     for name in (run_folder.NBEST, run_folder.NULL_ODDS, run_folder.COMPARISON):
-        remove(folder / name)  # a stale one of an earlier evaluation
+        remove(folder / name)  # left by an earlier evaluation
     write_json(folder / run_folder.PREDICTIONS, evaluation.predictions)
     if evaluation.answers:
         write_json(folder / run_folder.NBEST, evaluation.answers.nbest)

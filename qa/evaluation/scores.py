@@ -36,7 +36,7 @@ def score_predictions(
     """Score predictions, id to text, as SQuAD 2.0 if ``has_unanswerable``, else as SQuAD 1.1.
 
     Args:
-        null_odds: SQuAD 2.0: a number for every reference. The totals then take odds above 1 for no answer, and contain
+        null_odds: SQuAD 2.0: a number for every reference. The totals then count odds above 1 as no answer, and contain
             the scores at the best thresholds (see ``totals_v2``); ``exact`` and ``f1`` do not depend on them.
     """
     exact, f1 = question_scores(predictions, references, has_unanswerable)

@@ -1,1 +1,1 @@
-"""Logits to answers, and questions to answers. Imports ``qa.model`` and below."""
+"""Decode logits to answers, and answer questions with a model. Imports ``qa.model`` and below."""

@@ -1,4 +1,4 @@
-"""Questions and contexts to answers, as ``pipeline("question-answering")`` gave them before transformers 5.3."""
+"""Answer questions from contexts, as ``pipeline("question-answering")`` did before transformers 5.3."""
 
 import dataclasses
 import os
@@ -21,20 +21,20 @@ from qa.options.parser import parse_arguments
 from qa.options.saved import saved_settings
 from qa.runtime.errors import UserError, one_line
 
-QUESTIONS = 64  # tokenized at once
-WINDOWS = 1024  # whose logits are held at once, if one question has not more: this bounds the memory
-CONTEXTS = 8  # contexts whose tokens are kept
+QUESTIONS = 64  # tokenized together
+WINDOWS = 1024  # whose logits are in memory together, unless one question alone has more
+CONTEXTS = 8  # contexts whose tokens are cached
 
 
 class QuestionAnswerer:
-    """Answers questions from contexts with a fine-tuned model.
+    """Answer questions from contexts with a fine-tuned model.
 
-    Each answer is a dictionary: ``score`` is the probability of start times that of end, added up over the places
+    Each answer is a dictionary: ``score`` is the probability of start times that of end, summed over the places
     where the answer was found; ``start`` and ``end`` are characters, and ``context[start:end] == answer``.
 
     Args:
-        settings: the lengths and the null threshold to use where a call gives none.
-        device: as torch takes it, or a GPU's number, -1 for the CPU (None: a GPU if there is one).
+        settings: the lengths and the null threshold to use unless a call sets others.
+        device: a torch device, or a GPU's number, -1 for the CPU (None: a GPU if available).
         options: fields of ``AskOptions`` for every call that does not set them.
     """
 
@@ -45,22 +45,22 @@ class QuestionAnswerer:
             device = f"cuda:{device}" if device >= 0 else "cpu"
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            torch.zeros((), device=self.device).item()  # torch knows devices that hold no numbers
+            torch.zeros((), device=self.device).item()  # torch also has devices without data, such as meta
             self.model, self.tokenizer, self.settings = model.eval().to(self.device), tokenizer, settings
         except (RuntimeError, AssertionError) as error:  # no such device, or torch without it
             raise UserError(f"device {device} cannot be used: {one_line(error)}") from None
         self.options = AskOptions(**options)
         self.collate = Collator(tokenizer.pad_token_id, takes_token_types(model))
-        joining_template(tokenizer)  # now, so that the first answer does not wait for it
+        joining_template(tokenizer)  # cached now, so that the first answer is not delayed
         self.context = lru_cache(CONTEXTS)(lambda text: TokenizedContext.from_text(text, tokenizer))
         check_lengths(WindowSettings.from_args(self.options.over(settings)), tokenizer, position_limit(model.config))
 
     @classmethod
     def from_pretrained(cls, path: str, device=None, revision: str = "main", **options) -> "QuestionAnswerer":
-        """A model from a folder or the Hub, with the lengths saved beside it.
+        """Load a model from a folder or the Hub, with the lengths saved with it.
 
         Args:
-            options: fields of ``AskOptions`` for every call, or of ``DataArguments``, which replace what is saved.
+            options: fields of ``AskOptions`` for every call, or of ``DataArguments``, which override the saved ones.
 
         Raises:
             UserError: no such model, or one without a question-answering head.
@@ -78,7 +78,7 @@ class QuestionAnswerer:
         return cls(load_model(source, config, training=False), tokenizer, settings, device, **options)
 
     def __call__(self, *inputs, question=None, context=None, **options) -> dict | list:
-        """The answer to one question, or a list of the answers to several.
+        """Return the answer to one question, or a list of the answers to several.
 
         Args:
             inputs: ``question, context``; or a dictionary with these keys, several, or an iterable of them.
@@ -87,7 +87,7 @@ class QuestionAnswerer:
 
         Returns:
             For each question a dictionary with score, start, end and answer, or with ``top_k`` above 1 a list
-            of that many with different answers, likeliest first (fewer where the context has not as many). An
+            of that many with different answers, most likely first (fewer if the context has fewer). An
             empty answer with score 0 where the context has no text.
 
         Raises:
@@ -98,7 +98,7 @@ class QuestionAnswerer:
         return results[0] if single else results
 
     def stream(self, pairs: Iterable[tuple[str, str]], **options) -> Iterator[dict | list[dict]]:
-        """Yields the result for each (question, context) in turn, in memory that does not grow with their number."""
+        """Yield the result for each (question, context) in turn, in memory that does not grow with their number."""
         given = {name: value for name, value in options.items() if value is not None}
         asked = dataclasses.replace(self.options, **given)
         settings = asked.over(self.settings)
@@ -128,7 +128,7 @@ class QuestionAnswerer:
 
     @torch.no_grad()
     def logits(self, parts: list[QuestionWindows], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Start and end logits (W, L) of the windows of all questions, one after the other."""
+        """Return the start and end logits (W, L) of the windows of all questions, in order."""
         rows = [row for part in parts for row in part.arrays.rows()]
         lengths = np.concatenate([part.arrays.length for part in parts])
         start, end = (np.zeros((len(rows), int(lengths.max())), dtype=np.float32) for _ in range(2))
@@ -190,5 +190,5 @@ def as_pairs(inputs: tuple, question, context) -> tuple[list[tuple[str, str]], b
         pairs = [(item["question"], item["context"]) for item in items]
     for pair in pairs:
         if not all(isinstance(text, str) for text in pair):
-            raise UserError("question and context must be text, both of them")
+            raise UserError("question and context must both be text")
     return pairs, single

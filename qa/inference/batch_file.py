@@ -1,4 +1,4 @@
-"""A file of questions to a file of answers."""
+"""Answer the questions of a file, and write the answers to another."""
 
 import json
 import os

@@ -1,8 +1,8 @@
-"""One question's logits to its best answers, by the search of the pipeline that transformers 5.3 removed.
+"""Decode the logits of one question to its best answers, like the pipeline that transformers 5.3 removed.
 
-In each window a softmax over its context and CLS tokens, the likeliest spans of at most ``max_answer_len`` tokens
-(Chen et al. 2017, section 3.2), widened to whole words; what is the same text, whatever its case, is one answer,
-and its probabilities are added up over spans and windows.
+Each window has a softmax over its context and CLS tokens. Its most likely spans of at most ``max_answer_len`` tokens
+(Chen et al. 2017, section 3.2) are extended to whole words. Spans with the same text, ignoring case, are one answer,
+whose probabilities are summed over spans and windows.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from qa.inference.spans import find_candidates, lowest_null, search
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
 
-RANKED_AT_ONCE = 256  # windows whose spans are ranked at once: this bounds the memory
+RANKED_AT_ONCE = 256  # windows whose spans are ranked together; bounds the memory
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class AskOptions:
     max_seq_len: int | None = None  # tokens of a window
     doc_stride: int | None = None  # tokens that neighbouring windows share
     max_question_len: int | None = None  # tokens
-    align_to_words: bool = True  # widen answers to whole words
-    batch_size: int = 16  # windows computed at once
+    align_to_words: bool = True  # extend answers to whole words
+    batch_size: int = 16  # windows per batch
 
     def __post_init__(self):
         for name in ("top_k", "max_answer_len", "max_seq_len", "max_question_len", "batch_size"):
@@ -41,7 +41,7 @@ class AskOptions:
                 raise UserError(f"{name} must be at least 1")
 
     def over(self, settings: DataArguments) -> DataArguments:
-        """The model's settings with these in their place."""
+        """Return the model's settings, overridden by these options."""
         window = self.max_seq_len or settings.max_seq_length
         stride = self.doc_stride
         if stride is None:
@@ -56,7 +56,7 @@ class AskOptions:
 
 
 def log_probabilities(context: np.ndarray, null: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log-softmax over each window's context tokens (W, C), -inf where there is none, and its CLS token (W,)."""
+    """Return the log-softmax over each window's context tokens (W, C), -inf beyond them, and its CLS token (W,)."""
     top = np.maximum(context.max(axis=1), null)
     total = np.exp(context - top[:, None]).sum(axis=1) + np.exp(null - top)
     shift = top + np.log(total)
@@ -66,7 +66,7 @@ def log_probabilities(context: np.ndarray, null: np.ndarray) -> tuple[np.ndarray
 def likeliest_spans(
     start: np.ndarray, end: np.ndarray, count: int, max_answer_len: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields for each window its ``count`` likeliest spans, best first: row, first and last token, log-probability.
+    """Yield for each window its ``count`` most likely spans, best first: row, first and last token, log-probability.
 
     Args:
         start, end: (W, C) log-probabilities of the context tokens, -inf beyond a window's end.
@@ -88,8 +88,8 @@ def likeliest_spans(
 def gather(
     start: np.ndarray, end: np.ndarray, windows: QuestionWindows, count: int, max_answer_len: int, align: bool
 ) -> tuple[dict[str, dict], bool]:
-    """The different answers, by their text in lower case, among the ``count`` likeliest spans of each window, and
-    whether there are no more spans."""
+    """Return the distinct answers among the ``count`` most likely spans of each window, keyed by their text in lower
+    case, and whether these were all spans."""
     found: dict[str, dict] = {}
     every = True
     places = windows.words if align else windows.arrays.offset_mapping
@@ -112,9 +112,9 @@ def best_answers(
     settings: DataArguments,
     options: AskOptions,
 ) -> list[dict]:
-    """The ``top_k`` best different answers to one question from its windows' logits (W, L), at least one."""
+    """Return the ``top_k`` best distinct answers to one question from its windows' logits (W, L), at least one."""
     if np.isnan(start_logits).any() or np.isnan(end_logits).any():
-        raise UserError("the model has diverged: its logits are not numbers; train it again")
+        raise UserError("the model has diverged: its logits are NaN; train it again")
     arrays = windows.arrays
     each, first = np.arange(len(windows)), int(arrays.context_start[0])  # the question before it is the same in all
     counts = np.diff(arrays.tokens)
@@ -129,7 +129,7 @@ def best_answers(
     limit = settings.max_answer_length
     count = options.top_k * 2 + 10 if options.align_to_words else options.top_k
     found, every = gather(start, end, windows, count, limit, options.align_to_words)
-    while len(found) < options.top_k and not every:  # too many spans had the same text: look further for others
+    while len(found) < options.top_k and not every:  # several spans had the same text: search more of them
         count *= 4
         more, every = gather(start, end, windows, count, limit, options.align_to_words)
         found = more | found

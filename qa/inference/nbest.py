@@ -1,4 +1,4 @@
-"""From spans to answers: texts, n-best lists, and for SQuAD 2.0 the odds of no answer."""
+"""Convert spans to answers: texts, n-best lists, and for SQuAD 2.0 null odds."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,8 @@ class Answers:
 
     ids: list[str]
     predictions: dict[str, str]
-    best_texts: dict[str, str]  # the best span's text, whatever the null score
-    best_spans: np.ndarray  # (E, 2) its characters, -1 where there is none
+    best_texts: dict[str, str]  # text of the best span, ignoring the null score
+    best_spans: np.ndarray  # (E, 2) characters of the best span, -1 if there is none
     null_odds: dict[str, float] | None  # SQuAD 2.0: null score minus the best span's score
     texts: list[str]
     start_logit: np.ndarray  # (N,) float32
@@ -29,7 +29,7 @@ class Answers:
 
     @property
     def nbest(self) -> dict[str, list[dict]]:
-        """The n-best lists as ``nbest_predictions.json`` holds them."""
+        """The n-best lists in the format of ``nbest_predictions.json``."""
         columns = self.texts, self.start_logit.tolist(), self.end_logit.tolist(), self.probability.tolist()
         names = "text", "start_logit", "end_logit", "probability"
         entries = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]

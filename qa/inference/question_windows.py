@@ -1,4 +1,4 @@
-"""The windows of one question about a context whose tokens are kept."""
+"""The windows of one question about a context whose tokens are cached."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ class QuestionWindows:
         tokenizer: "PreTrainedTokenizerFast",
         settings: WindowSettings,
     ) -> "QuestionWindows":
-        """Return the windows that training makes of the same question and context.
+        """Return the same windows as training makes of this question and context.
 
         Args:
             question, tokens: one text and its tokens, cut to the longest question that ``settings`` allow.

@@ -6,7 +6,7 @@ the ``n_best_size`` highest ends, kept where both lie in the context, in order, 
 
 Ties: of equal logits the earlier token is the better candidate; of equal sums the earlier window's, then
 the one with the better start, then the one with the better end; "no answer" comes after the spans it
-equals. Padding never takes part.
+equals. Padding is never a candidate.
 """
 
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ import numpy as np
 from qa.data.windows import WindowArrays
 
 LARGEST = np.finfo(np.float32).max
-WINDOWS_AT_ONCE, PAIRS = 1024, 1 << 20  # windows, and pairs of tokens, searched at once: they bound the memory
+WINDOWS_AT_ONCE, PAIRS = 1024, 1 << 20  # windows, and pairs of tokens, searched together; bounds the memory
 
 
 @dataclass
 class Candidates:
-    """What the search needs of the logits: W windows, the K best starts and ends of each, best first.
+    """Candidate tokens for the search: the K best starts and ends of each of W windows, best first.
 
-    A window of fewer than K tokens has -1 for the tokens it lacks.
+    Windows of fewer than K tokens are padded with -1.
     """
 
     start_token: np.ndarray  # (W, K) int32, position in the window

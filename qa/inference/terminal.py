@@ -1,4 +1,4 @@
-"""Answers on the terminal, and questions typed there."""
+"""Print answers on the terminal, and read questions from it."""
 
 import contextlib
 import re
@@ -40,9 +40,9 @@ def print_answers(answers: dict | list[dict], context: str) -> None:
 
 
 def ask_repeatedly(answerer: QuestionAnswerer, context: str) -> None:
-    """Answer the questions that are typed, until an empty line or the end of input."""
+    """Answer questions typed on the terminal until an empty line or the end of input."""
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  line editing and history, where Python has them
+        import readline  # noqa: F401  line editing and history, if available
     print("Type a question; an empty line quits.")
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Write files completely or not at all."""
+"""Write files atomically."""
 
 import json
 import os

@@ -1,10 +1,10 @@
-"""The files of a run's folder: their names, and which checkpoints it holds. No other module knows a name of its own."""
+"""The names of the files in a run's folder, which no other module spells out, and how to find its checkpoints."""
 
 import re
 from pathlib import Path
 
-# While a run lasts
-LOCK = ".lock"  # stays in the folder of every run
+# During a run
+LOCK = ".lock"  # present in the folder of every run, also a finished one
 HOLDER = ".holder.json"  # who holds the lock
 STAGING = ".saving"  # where checkpoints and the model are written before they are renamed
 
@@ -19,14 +19,14 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 SETTINGS = "settings.yaml"
 
-# What a finished run says of itself
-FINISHED = "train_results.json"  # written last of all
+# Records of a finished run
+FINISHED = "train_results.json"  # written last: it marks the run as finished
 RUN = "run.json"
 CURVES = "curves.png"
 TENSORBOARD = "runs"
 
 # An evaluation
-EVALUATION = "evaluation"  # folder of evaluate_qa.py beside a model
+EVALUATION = "evaluation"  # subfolder of a model's folder, written by evaluate_qa.py
 SCORES = "eval_results.json"
 PREDICTIONS, NBEST, NULL_ODDS = "predictions.json", "nbest_predictions.json", "null_odds.json"
 COMPARISON, REPORT = "comparison.json", "report.html"
@@ -40,6 +40,6 @@ def step_of(checkpoint: Path) -> int:
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """Regular and recovery checkpoints in ``folder``, newest step first; their content is not read."""
+    """Return regular and recovery checkpoints in ``folder``, newest step first; their content is not read."""
     named = [path for path in folder.glob("*-*") if re.fullmatch(rf"({REGULAR}|{RECOVERY})-\d+", path.name)]
     return sorted((path for path in named if path.is_dir()), key=lambda path: (step_of(path), path.name), reverse=True)

@@ -1,1 +1,1 @@
-"""Loading a model, what makes it faster, what memory it needs. Imports ``qa.data`` and below."""
+"""Load models, build batches, optimize training steps, estimate memory. Imports ``qa.data`` and below."""

@@ -1,4 +1,4 @@
-"""From windows to batches: rows read from Arrow, padding, order by length."""
+"""Build batches of windows: read rows from Arrow, pad, order by length."""
 
 import bisect
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ class WindowRows(TorchDataset):
     """Windows as dictionaries of arrays, which are views of Arrow's memory: no Python object is made for a token.
 
     Args:
-        columns: those to read, where the windows have them; None for all.
+        columns: columns to read, if the windows have them; None for all.
     """
 
     def __init__(self, windows: Dataset, columns: Sequence[str] | None = None):
@@ -35,7 +35,7 @@ class WindowRows(TorchDataset):
 
 
 class Collator:
-    """Pads a batch of windows on the right, as int64 tensors (B, L).
+    """Pad a batch of windows on the right, as int64 tensors (B, L).
 
     Args:
         sizes: the lengths L that a batch may have, ascending. A batch whose longest window exceeds all of them, and
@@ -74,7 +74,7 @@ class Collator:
 
 
 def by_length(lengths: np.ndarray) -> np.ndarray:
-    """Return the order of (W,) ``lengths``, longest first: it pads little, and runs out of memory at once or never."""
+    """Return the order of (W,) ``lengths``, longest first: pads little, and runs out of memory early or never."""
     return np.argsort(-np.asarray(lengths), kind="stable")
 
 

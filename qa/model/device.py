@@ -19,7 +19,7 @@ def wanted_precision(args: TrainingOptions, bf16_supported: bool) -> str:
     flag = "fp16" if args.fp16 else "bf16" if args.bf16 else None
     asked = args.precision
     if flag and asked not in ("auto", flag):
-        raise UserError(f"precision {asked} and {flag}: true exclude each other: give one of them")
+        raise UserError(f"precision {asked} and {flag}: true are mutually exclusive: give one of them")
     if asked != "auto":
         return asked
     return flag or ("bf16" if bf16_supported else "fp16")
@@ -31,7 +31,7 @@ def bf16_supported() -> bool:
 
 
 def uses_tf32(args: TrainingOptions) -> bool:
-    """Return whether what stays in fp32 may be multiplied in TF32: on a GPU, unless the option forbids it."""
+    """Return whether fp32 matrix products may use TF32: on a GPU, unless the option forbids it."""
     return args.device.type == "cuda" and args.tf32 is not False
 
 

@@ -12,7 +12,7 @@ from transformers.models.albert.modeling_albert import AlbertLayerGroup
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError, one_line
 
-PADDED_SDPA = "qa_sdpa"  # the library's fused attention with our mask; a name of our own leaves "sdpa" as it is
+PADDED_SDPA = "qa_sdpa"  # the library's fused attention with our mask; "sdpa" itself is unchanged
 
 
 class FusedGELU(nn.Module):
@@ -55,8 +55,8 @@ def enable_albert_checkpointing(model: PreTrainedModel) -> None:
 def padding_mask(attention_mask=None, mask_function=None, dtype=torch.float32, **kwargs) -> torch.Tensor | None:
     """Return the mask (B, 1, 1, L) added to the attention scores: 0 for real tokens, the lowest number for padding.
 
-    transformers makes a boolean mask (B, 1, L, L), which every layer converts to numbers of its own and keeps for the
-    backward pass; and to skip the mask where nothing is padded, it synchronizes with the GPU in every step.
+    transformers makes a boolean mask (B, 1, L, L), which every layer converts to floats and keeps for the backward
+    pass; and to skip the mask if nothing is padded, it synchronizes with the GPU in every step.
 
     Args:
         attention_mask: (B, L) booleans, True for real tokens.
@@ -70,7 +70,7 @@ def padding_mask(attention_mask=None, mask_function=None, dtype=torch.float32, *
 def use_padding_mask(model: PreTrainedModel) -> None:
     """Make a model that uses ``sdpa`` attention take ``padding_mask``; the configuration it saves does not change.
 
-    Only models that look up their attention by name can be switched. "sdpa" itself stays as the library has it.
+    Only models that look up their attention by name can be switched.
     """
     AttentionInterface.register(PADDED_SDPA, sdpa_attention_forward)
     AttentionMaskInterface.register(PADDED_SDPA, padding_mask)
@@ -79,7 +79,7 @@ def use_padding_mask(model: PreTrainedModel) -> None:
 
 
 def prepare_model(model: PreTrainedModel, args: TrainingOptions) -> None:
-    """Apply the options that concern the model itself, before it is trained or evaluated.
+    """Apply the options that change the model itself, before it is trained or evaluated.
 
     Raises:
         UserError: an ``attn_implementation`` that the model does not support.

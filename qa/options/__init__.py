@@ -1,3 +1,3 @@
-"""What can be set: options, their values and where they are read from. Imports ``qa.io`` and below; only
+"""Options: definitions, parsing, validation and saved settings. Imports ``qa.io`` and below; only
 ``training_arguments`` imports torch and transformers.
 """

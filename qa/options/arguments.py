@@ -19,7 +19,7 @@ def require(condition: bool, name: str, rule: str) -> None:
 
 @dataclass
 class ModelArguments:
-    """Which encoder, and where it comes from."""
+    """The model, its tokenizer, and where to load them from."""
 
     model_name_or_path: str | None = option(
         None,
@@ -58,11 +58,11 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """Which questions, how they are cut into windows, and how logits become answers."""
+    """The data, how it is cut into windows, and how answers are chosen."""
 
     dataset_name: list[str] | None = option(
         None,
-        "Dataset on the Hub, or several. In SQuAD format, such as rajpurkar/squad; the first has the validation split.",
+        "Dataset on the Hub, or several. In SQuAD format, such as rajpurkar/squad; the first is used for validation.",
         "data",
         common=True,
         published="if_set",
@@ -72,7 +72,7 @@ class DataArguments:
     )
     dataset_config_name: list[str] | None = option(
         None,
-        "Configuration of the dataset. Of several datasets, one for each (null: none).",
+        "Configuration of the dataset. With several datasets, one for each (null: none).",
         "data",
         published="if_set",
         changes_result="unless_same_windows",
@@ -97,7 +97,7 @@ class DataArguments:
     )
     columns: list[str] | None = option(
         None,
-        "Names in the data: question=query and others. Where its columns are not called as in SQuAD.",
+        "Column names, such as question=query. Needed if they differ from SQuAD's.",
         "data",
         common=True,
         published="if_set",
@@ -112,7 +112,7 @@ class DataArguments:
     )
     validation_split_percentage: int | None = option(
         None,
-        "Percentage of training questions held out. They are chosen by seed, for validation.",
+        "Percent of training data held out for validation. The questions are chosen by seed.",
         "data",
         common=True,
         published="if_set",
@@ -120,7 +120,7 @@ class DataArguments:
     )
     version_2_with_negative: bool | None = option(
         None,
-        "Some have no answer (null: as in the data). As in SQuAD 2.0.",
+        "Some questions are unanswerable. As in SQuAD 2.0 (null: inferred from the data).",
         "data",
         common=True,
         published="if_set",
@@ -128,37 +128,37 @@ class DataArguments:
     )
     max_seq_length: int = option(
         384,
-        "Tokens of a window at most. Special tokens, question and context.",
+        "Maximum tokens per window. Includes special tokens, question and context.",
         "windows",
         common=True,
         published="if_set",
     )
     doc_stride: int = option(128, "Tokens shared by neighbouring windows.", "windows", common=True, published="if_set")
-    max_query_length: int = option(64, "Questions are cut to this many tokens.", "windows", published="if_set")
+    max_query_length: int = option(64, "Truncate questions to this many tokens.", "windows", published="if_set")
     first_window_only: bool = option(
         False, "Keep only the first window of every question.", "windows", published="if_set"
     )
     pad_to_max_length: bool = option(
-        False, "Pad every window to max_seq_length, not to its batch's longest.", "windows", published="if_set"
+        False, "Pad every window to max_seq_length, not to the longest in its batch.", "windows", published="if_set"
     )
     n_best_size: int = option(
         20,
-        "Answers kept for each question. Also start and end candidates of each window.",
+        "Answers kept per question. Also the start and end candidates per window.",
         "answers",
         common=True,
         published="if_set",
     )
-    max_answer_length: int = option(30, "Longest answer in tokens.", "answers", common=True, published="if_set")
+    max_answer_length: int = option(30, "Maximum tokens per answer.", "answers", common=True, published="if_set")
     null_score_diff_threshold: float = option(
         0.0,
-        "Threshold of the null score. SQuAD 2.0: no answer where it exceeds the best answer's score by more than this.",
+        "No-answer threshold. SQuAD 2.0: no answer if the null score exceeds the best span's score by more than this.",
         "answers",
         common=True,
         published="if_set",
     )
     max_train_samples: int | None = option(
         None,
-        "Read only so many training questions.",
+        "Read at most this many training questions.",
         "data",
         common=True,
         published="if_set",
@@ -166,26 +166,26 @@ class DataArguments:
     )
     max_train_samples_per_source: list[int] | None = option(
         None,
-        "The same for each of several datasets or training files (0: all of it).",
+        "The same for each of several datasets or training files (0: no limit).",
         "data",
         published="if_set",
         changes_result="unless_same_windows",
         belongs_to="sources",
     )
     max_eval_samples: int | None = option(
-        None, "Read only so many validation questions.", "data", common=True, published="if_set", belongs_to="data"
+        None, "Read at most this many validation questions.", "data", common=True, published="if_set", belongs_to="data"
     )
     max_dropped: float = option(
-        0.05, "Largest share of questions that may be dropped. Above it training does not start.", "data"
+        0.05, "Maximum share of questions that may be dropped. Training does not start above it.", "data"
     )
     strict: bool = option(
-        False, "Stop at any problem in the data. Also at one that could be repaired.", "data", common=True
+        False, "Fail on any problem in the data. Even on one that could be repaired.", "data", common=True
     )
     preprocessing_num_workers: int | None = option(
-        None, "Processes that tokenize (null: one, with threads).", "windows", changes_result="never"
+        None, "Number of tokenization processes (null: one, with threads).", "windows", changes_result="never"
     )
     overwrite_cache: bool = option(
-        False, "Make the windows again even if they are cached.", "windows", changes_result="never"
+        False, "Rebuild the windows even if they are cached.", "windows", changes_result="never"
     )
 
     def __post_init__(self):
@@ -216,12 +216,12 @@ class DataArguments:
 
 @dataclass
 class AskArguments:
-    """The questions, and the text that holds their answers."""
+    """The questions and their context."""
 
     question: str | None = option(
         None, "The question. Null: read questions from the terminal, one a line.", "ask", common=True
     )
-    context: str | None = option(None, "The text that holds the answer.", "ask", common=True)
+    context: str | None = option(None, "The text to find the answer in.", "ask", common=True)
     context_file: str | None = option(None, "UTF-8 file with the text, of any length.", "ask", common=True)
     input: str | None = option(
         None,
@@ -235,11 +235,11 @@ class AskArguments:
     )
     top_k: int = option(1, "Number of answers, most probable first.", "ask", common=True)
     handle_impossible_answer: bool | None = option(
-        None, "Whether the answer may be none. Null: as the model was trained.", "ask", common=True
+        None, "Whether there may be no answer. Null: as the model was trained.", "ask", common=True
     )
     align_to_words: bool = option(True, "Extend answers to whole words.", "ask", common=True)
-    per_device_eval_batch_size: int = option(16, "Windows in a batch.", "ask", common=True)
-    device: str | None = option(None, "cpu or cuda:1 (null: a GPU if there is one).", "ask", common=True)
+    per_device_eval_batch_size: int = option(16, "Windows per batch.", "ask", common=True)
+    device: str | None = option(None, "cpu or cuda:1 (null: a GPU if available).", "ask", common=True)
 
     def __post_init__(self):
         for name in ("top_k", "per_device_eval_batch_size"):
@@ -248,15 +248,15 @@ class AskArguments:
 
 @dataclass
 class EvaluationArguments:
-    """What to score, if not a model; and what to do with the result."""
+    """What to score instead of a model, and what to do with the result."""
 
     predictions: str | None = option(
         None, "Score these predictions, not a model. JSON, id to text.", "evaluation", common=True
     )
     null_odds: str | None = option(
         None,
-        "Their odds of no answer. JSON, id to number, for --predictions of SQuAD 2.0 and the best thresholds; as in the"
-        " official script odds over 1 count as no answer.",
+        "Null odds for --predictions. JSON, id to number, for SQuAD 2.0 and the best thresholds; as in the official"
+        " script, odds above 1 count as no answer.",
         "evaluation",
         common=True,
     )
@@ -265,11 +265,14 @@ class EvaluationArguments:
     )
     save_logits: str | None = option(None, "Write the logits to this .npz file.", "evaluation", common=True)
     compare: str | None = option(
-        None, "Folder of another evaluation, to compare with. Of the same questions.", "evaluation", common=True
+        None,
+        "Folder of another evaluation to compare with. It must have the same questions.",
+        "evaluation",
+        common=True,
     )
     save_best_threshold: bool = option(
         False,
-        "Keep the threshold best for F1 with the model. SQuAD 2.0: ask.py and later evaluations use it.",
+        "Save the best F1 threshold with the model. SQuAD 2.0: ask.py and later evaluations use it.",
         "evaluation",
         common=True,
     )
@@ -277,12 +280,12 @@ class EvaluationArguments:
 
 @dataclass
 class PublishArguments:
-    """Which model, and where it goes."""
+    """Which model to publish, and to which repository."""
 
     model_dir: str | None = option(None, "Output folder of train.py.", "publish", common=True)
     hub_model_id: str | None = option(None, "USER/NAME, ORGANIZATION/NAME, or NAME.", "publish", common=True)
-    private: bool = option(False, "Make a private repository.", "publish", common=True)
-    revision: str | None = option(None, "Branch, made if there is none (null: main).", "publish", common=True)
+    private: bool = option(False, "Create a private repository.", "publish", common=True)
+    revision: str | None = option(None, "Branch, created if missing (null: main).", "publish", common=True)
     tag: str | None = option(
-        None, "Tag of this version. Null: run- and the time when the run finished.", "publish", common=True
+        None, "Tag of this version. Null: run- and the time at which the run finished.", "publish", common=True
     )

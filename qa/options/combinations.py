@@ -1,4 +1,4 @@
-"""Which options of evaluate_qa.py and ask.py need or exclude each other."""
+"""Check which options of evaluate_qa.py and ask.py require or exclude each other."""
 
 import os
 import sys
@@ -16,11 +16,11 @@ def check_evaluation_options(
     """Raise UserError unless there is one thing to evaluate and a place for the results."""
     sources = [name for name in ("predictions", "logits") if getattr(eval_args, name)]
     if len(sources) == 2 or (not sources and not model_args.model_name_or_path):
-        raise UserError("give what to evaluate, one of --model_name_or_path, --predictions and --logits")
+        raise UserError("give what to evaluate: --model_name_or_path, --predictions or --logits")
     if eval_args.predictions and model_args.model_name_or_path:
         raise UserError("--predictions are scored without a model: leave out --model_name_or_path")
     if eval_args.null_odds and not eval_args.predictions:
-        raise UserError("--null_odds goes with --predictions: a model and its logits give their own")
+        raise UserError("--null_odds requires --predictions: with a model or --logits they are computed")
     if eval_args.save_best_threshold and not Path(model_args.model_name_or_path or "").is_dir():
         raise UserError("save_best_threshold needs --model_name_or_path FOLDER, the model to save it with")
     if eval_args.save_logits:
@@ -50,14 +50,14 @@ def check_ask_options(model_args: ModelArguments, ask: AskArguments) -> None:
     if not model_args.model_name_or_path:
         raise UserError("no model given: --model_name_or_path my_qa_model")
     if ask.input and ask.question:
-        raise UserError("give --question or --input, one of them")
+        raise UserError("give either --question or --input")
     if bool(ask.input) != bool(ask.output):
-        raise UserError("--input questions.jsonl and --output answers.jsonl go together")
+        raise UserError("--input questions.jsonl and --output answers.jsonl require each other")
     if not ask.input and not ask.question and not sys.stdin.isatty():
         raise UserError('no question given: --question "...", or --input FILE --output FILE for many')
     both = ask.context is not None and ask.context_file is not None
     if both or (not ask.input and ask.context is None and ask.context_file is None):
-        raise UserError("give the text as --context or as --context_file, one of them")
+        raise UserError("give the text with either --context or --context_file")
     for path in (ask.context_file, ask.input):
         if path:
             require_file(path)

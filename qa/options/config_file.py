@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def load_mapping(path: str) -> list[tuple[yaml.Node, yaml.Node]]:
     """Return the names and values of a YAML file as nodes, whose values are still text. Raises UserError."""
     try:
-        root = yaml.compose(Path(path).read_bytes(), Loader=yaml.BaseLoader)  # UTF-8, or UTF-16 with its mark
+        root = yaml.compose(Path(path).read_bytes(), Loader=yaml.BaseLoader)  # UTF-8, or UTF-16 with a BOM
     except FileNotFoundError:
         raise UserError(f"{path}: no such file (--config names a YAML file such as config.yaml)") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
     except yaml.reader.ReaderError as error:
-        raise UserError(f"{path}: is not text in UTF-8 ({error.reason}): save it as such") from None
+        raise UserError(f"{path}: is not text in UTF-8 ({error.reason}): save it as UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}, line {mark.line + 1}" if mark else path

@@ -1,4 +1,4 @@
-"""The row of an option: everything that is known of it, beside its type and default."""
+"""The row of an option in the table: its metadata, besides its type and default."""
 
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
@@ -7,31 +7,31 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 @dataclass(frozen=True)
 class Option:
-    """One row of the table in ``qa.options.table``. Its defaults are what holds for a field that nobody has classified.
+    """One row of the table in ``qa.options.table``. The defaults apply if a field has no row.
 
     Attributes:
         name: as on the command line, without hyphens.
         group: heading under which ``--help`` and ``--help_all`` show it.
         help: the first sentence is for ``--help``, the rest for ``--help_all`` only. Fields of ``TrainingArguments``
-            that are not common have that of transformers.
+            that are not common keep the help of transformers.
         default: as shown in ``--help``. Our own options have that of their dataclass field.
         common: shown in ``--help``.
-        changes_result: whether another value changes what training ends with, so that a run is not resumed with it:
-            ``always`` (assumed unless known better), ``never``, or not if the training windows, or the examples of a
-            step (the product of these options), stay the same.
-        published: in ``settings.yaml`` on the Hub and in the model card, where ``always`` shows defaults, too. No other
-            setting is taken from a model on the Hub: none of these may name a file or say what to write.
+        changes_result: whether another value changes the result of training, so that a run is not resumed with it:
+            ``always``, ``never``, or not if the training windows, or the windows per step (the product of
+            these options), stay the same.
+        published: included in ``settings.yaml`` on the Hub and in the model card; with ``always``, defaults too. No other
+            setting is read from a model on the Hub: none of these may name a file to read or write.
         private: left out of the command line in the model card.
         saved: kept in ``settings.yaml``.
-        path: a file, saved with its full path.
-        provides: splits whose data it names.
-        belongs_to: ``run``: where a model came from and went to, not taken from its settings; ``data``: not taken from
-            them for other data; ``sources``: a value for each source, dropped where other sources are given.
-        excludes: options that answer the same question: given on one level both are an error, a higher level's
-            replaces the other of a lower level.
-        planned: chosen by the planner, and kept by a run that is resumed.
+        path: a file, saved with its absolute path.
+        provides: splits whose data it specifies.
+        belongs_to: ``run``: source and destination of a run, not read from the saved settings of a model; ``data``: not
+            read from them for other data; ``sources``: one value per source, dropped if other sources are given.
+        excludes: mutually exclusive options: setting both on one level (command line, file) is an error; one set on a
+            higher level replaces the other on a lower level.
+        planned: chosen by the planner, and kept when a run is resumed.
         refused: why the field of ``TrainingArguments`` must keep its default.
-        instead: what to write instead of this old or foreign name, which is always an error.
+        instead: what to write instead of this name of an older release or another program, which is always an error.
     """
 
     name: str = ""
@@ -53,15 +53,15 @@ class Option:
 
 
 def option(default, help: str, group: str = "other", **known):
-    """Return a dataclass field with a default, help and what else is known of it (attributes of ``Option``)."""
+    """Return a dataclass field with a default, help and other attributes of ``Option``."""
     row = Option(help=help, group=group, default=default, **known)
     return field(default=default, metadata={"option": row})
 
 
 def value_type(hint) -> Any:
-    """Return the type that a value is parsed as: of a union, text if it may also be null, else what is not text.
+    """Return the type that a value is parsed as: for a union, str if it includes None and str, else the other type.
 
-    TrainingArguments annotates what it converts itself so: ``dict | str | None``, ``SchedulerType | str``.
+    ``TrainingArguments`` has unions for values that it converts itself: ``dict | str | None``, ``SchedulerType | str``.
     """
     if get_origin(hint) not in (Union, UnionType):
         return hint

@@ -23,7 +23,7 @@ from qa.runtime.errors import UserError, one_line
 
 
 def boolean(text: str) -> bool:
-    """Return the truth value of a word. Raises ArgumentTypeError for other words."""
+    """Return the boolean that a word stands for. Raises ArgumentTypeError for other words."""
     if text.lower() in ("yes", "true", "t", "y", "1"):
         return True
     if text.lower() in ("no", "false", "f", "n", "0"):
@@ -32,7 +32,7 @@ def boolean(text: str) -> bool:
 
 
 class StoreOnce(argparse.Action):
-    """Store all values of an option that takes several; of two occurrences the first would be lost."""
+    """Store the values of a list option; a second occurrence is an error, as it would replace the first."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         if hasattr(namespace, self.dest):
@@ -41,9 +41,9 @@ class StoreOnce(argparse.Action):
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """The options that the fields of dataclasses are, by the rules of ``HfArgumentParser``.
+    """Parser for the fields of dataclasses, by the rules of ``HfArgumentParser``.
 
-    Its namespace holds only what was given. Errors are one line, raised as UserError.
+    Its namespace contains only the options that were given. Errors are one line, raised as UserError.
     """
 
     def __init__(self, kinds: Iterable[type]):
@@ -85,7 +85,7 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UserError(re.sub(r"^argument --(\w+)(/\S+)?: ", r"\1: ", message))
 
     def unknown(self, name: str) -> str:
-        """Return what to say of an option that does not exist."""
+        """Return the error message for an unknown option."""
         written, name = name, name.replace("-", "_")
         if written != name in self.names:
             return f"unknown option {written}: write {name}"
@@ -103,7 +103,7 @@ class ArgumentParser(argparse.ArgumentParser):
         return vars(values)
 
     def parse_all(self, argv: list[str]) -> dict[str, Any]:
-        """Return the typed values on a command line, by name. Raises UserError, also for what is not an option."""
+        """Return the typed values on a command line, by name. Raises UserError, also for unknown options."""
         namespace, rest = self.parse_known_args(argv)
         values = vars(namespace)
         for name in values:
@@ -126,14 +126,14 @@ def exclusive_pairs() -> list[tuple[str, str]]:
 
 
 def check_exclusive(values: Iterable[str]) -> None:
-    """Raise UserError where one level gives two options that exclude each other."""
+    """Raise UserError if two mutually exclusive options are set on one level."""
     for one, other in exclusive_pairs():
         if one in values and other in values:
-            raise UserError(f"{one} and {other} exclude each other: give one of them")
+            raise UserError(f"{one} and {other} are mutually exclusive: give one of them")
 
 
 def merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of two levels: the upper replaces those of the same name, and those it makes meaningless."""
+    """Merge two levels: ``upper`` overrides options of the same name, and drops those that it excludes."""
     replaced = {other for pair in exclusive_pairs() for one, other in (pair, pair[::-1]) if one in upper}
     if names_data("train", upper):
         replaced |= {row.name for row in TABLE.values() if row.belongs_to == "sources"}
@@ -141,17 +141,17 @@ def merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
 
 
 def names_data(split: str, names: Iterable[str]) -> bool:
-    """Return whether one of the options says which data a split has."""
+    """Return whether one of the options specifies the data of a split."""
     return any(split in find_option(name).provides for name in names)
 
 
 @dataclasses.dataclass(frozen=True)
 class GivenOptions:
-    """The options that were given, typed and by name: what was asked for.
+    """The options that were set explicitly, as typed values by name.
 
     Attributes:
-        command_line: what the command line sets. It replaces what ``config`` sets.
-        config: what a YAML file sets.
+        command_line: set on the command line; they override ``config``.
+        config: set in a YAML file.
         named: whether ``--config`` named that file, which then replaces the settings of a model, too.
     """
 
@@ -166,10 +166,10 @@ class GivenOptions:
         return merge(self.config, self.command_line).get(name)
 
     def over(self, saved: str | Path | None, **defaults: Any) -> "GivenOptions":
-        """Return these options over the settings saved with a model, and those over defaults of the command.
+        """Return these options, falling back to the settings saved with a model, and then to defaults of the command.
 
-        Settings are skipped if they belong to the run that wrote them, to other data, or to other commands; all are if
-        ``--config`` names a file.
+        Settings that belong to the run that wrote them, to other data or to other commands are skipped; if ``--config``
+        names a file, all are.
         """
         if saved is None or self.named:
             return dataclasses.replace(self, config=defaults | self.config)
@@ -182,7 +182,7 @@ class GivenOptions:
         return dataclasses.replace(self, config=defaults | config)
 
     def build(self, *kinds: type) -> tuple:
-        """Return the dataclasses, or only those of ``kinds``. Raises UserError for values that they do not allow."""
+        """Return the dataclasses, or only those of ``kinds``. Raises UserError for invalid values."""
         values, built = merge(self.config, self.command_line), []
         try:
             for kind in kinds or self.kinds:

@@ -41,7 +41,7 @@ def training_settings(args: "TrainingOptions") -> dict:
     default, values = type(args)(output_dir="").to_dict(), args.to_dict()
     names = {item.name for item in dataclasses.fields(args) if item.init and is_saved(item.name)}
     settings = {name: value for name, value in values.items() if name in names and value != default[name]}
-    if settings.pop("bf16", False):  # an error where there is no GPU for it, which precision is not
+    if settings.pop("bf16", False):  # fails without a GPU that supports it; precision does not
         settings["precision"] = "bf16"
     return settings
 
@@ -52,7 +52,7 @@ def is_saved(name: str) -> bool:
 
 
 def with_full_paths(settings: dict) -> dict:
-    """Return settings whose files are found from any folder."""
+    """Return settings with absolute paths for all files."""
     return {name: full_path(value) if find_option(name).path else value for name, value in settings.items()}
 
 
@@ -81,7 +81,7 @@ def check_finished(folder: Path) -> None:
 def saved_settings(args: ModelArguments) -> str | None:
     """Return the path of the settings that ``train.py`` saved with a model; None without such or without a model.
 
-    Those of a model on the Hub are somebody else's: skipped with a note if they set anything that is never published.
+    Those of a model on the Hub are not trusted: skipped with a note if they set anything that is never published.
     """
     if not args.model_name_or_path:
         return None

@@ -1,4 +1,4 @@
-"""The table of options: one row for each name that means something in ``settings.yaml`` or on a command line.
+"""The table of options: one row for each name that is known in ``settings.yaml`` or on a command line.
 
 Our own options are rows in their dataclasses, the fields of ``TrainingArguments`` in ``training_fields``, and names
 that are options elsewhere, or were in older releases, in this module.
@@ -40,7 +40,7 @@ OLD_NAMES = (
     Option("use_auth_token", instead="is not needed: log in once with `hf auth login`"),
     Option(
         "hub_token",
-        instead="is not needed, and a file is no place for it: log in once with `hf auth login`",
+        instead="is not needed, and does not belong in a file: log in once with `hf auth login`",
         private=True,
     ),
     Option("trust_remote_code", instead="is not supported: no code from a repository is ever run"),
@@ -56,7 +56,7 @@ def rows_of(kind: type) -> list[Option]:
     ]
 
 
-# What train.py takes, and so settings.yaml holds; then what other commands take, some under the same names.
+# Options of train.py, and so of settings.yaml; then those of other commands, some with the same names.
 TRAINING = (*rows_of(OurTrainingOptions), *FIELDS)
 RUN = (*rows_of(ModelArguments), *rows_of(DataArguments), *TRAINING)
 OTHERS = (*rows_of(EvaluationArguments), *rows_of(AskArguments), *rows_of(PublishArguments))
@@ -64,5 +64,5 @@ TABLE = {row.name: row for row in (*OTHERS, *RUN, *OLD_NAMES)}
 
 
 def find_option(name: str) -> Option:
-    """Return the row of an option; for a field of ``TrainingArguments`` that has none, one that assumes the worst."""
+    """Return the row of an option, or the default one, which is the most cautious, for a field that has none."""
     return TABLE.get(name.replace("-", "_"), Option(name))

@@ -22,7 +22,7 @@ def is_memory(value: str | None) -> bool:
 
 
 def check_training(args: TrainingOptions) -> None:
-    """Raise UserError for values that make no sense but that ``TrainingArguments`` accepts, and for refused options."""
+    """Raise UserError for invalid values that ``TrainingArguments`` accepts, and for unsupported options."""
     positive = ("learning_rate", "num_train_epochs", "adam_epsilon")
     for name in positive:
         value = getattr(args, name)

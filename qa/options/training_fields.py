@@ -8,7 +8,7 @@ from qa.options.option import Option, option
 
 @dataclass
 class OurTrainingOptions:
-    """What we add to ``TrainingArguments``, or set otherwise."""
+    """Options added to ``TrainingArguments``, or with another default."""
 
     recovery_minutes: float = option(
         5.0,
@@ -17,7 +17,9 @@ class OurTrainingOptions:
         common=True,
         changes_result="never",
     )
-    overwrite_output_dir: bool = option(False, "Delete its run and start again.", "output", common=True, saved=False)
+    overwrite_output_dir: bool = option(
+        False, "Delete the run in output_dir first.", "output", common=True, saved=False
+    )
     plan: bool = option(
         False,
         "Print the plan of the run and stop. Its steps, padding and memory.",
@@ -27,7 +29,7 @@ class OurTrainingOptions:
     )
     gpu_memory_gb: str | None = option(
         None,
-        "Find a batch that fits: auto, or a size. The size of a GPU in GB; the effective batch stays as it is.",
+        "Choose a batch size that fits: auto, or GB. auto: this GPU's size; the effective batch size is unchanged.",
         "batches and memory",
         common=True,
         changes_result="never",
@@ -40,22 +42,22 @@ class OurTrainingOptions:
         published="always",
     )
     fused_gelu: bool = option(
-        True, "Compute the activation gelu_new in one kernel: the same function.", "compilation", published="if_set"
+        True, "Compute the activation gelu_new in one kernel, with the same result.", "compilation", published="if_set"
     )
     attn_implementation: str | None = option(
         None, "sdpa or eager (null: sdpa where the model has it).", "compilation", published="if_set"
     )
     dropout: float | None = option(
-        None, "Dropout everywhere in the model (null: as its configuration says).", "optimization", published="if_set"
+        None, "Dropout of all layers (null: as in the model's configuration).", "optimization", published="if_set"
     )
     stop_if_failed: bool = option(
         True,
-        "Stop when the loss is not finite, or no better than a guess after warm-up.",
+        "Stop if the loss is not finite, or no better than a uniform guess after the warm-up.",
         "optimization",
         changes_result="never",
     )
     logging_nan_inf_filter: bool = option(
-        False, "Leave losses that are not finite out of the log; waits for the GPU.", "logging", changes_result="never"
+        False, "Do not log losses that are not finite; synchronizes with the GPU.", "logging", changes_result="never"
     )
 
 
@@ -75,7 +77,7 @@ FIELDS = (
     Option(
         "warmup_steps",
         "optimization",
-        "Steps of warm-up; below 1 a share of all.",
+        "Warm-up steps; below 1, a share of all steps.",
         0,
         common=True,
         published="always",
@@ -88,18 +90,18 @@ FIELDS = (
     Option("adam_beta1", "optimization", published="always"),
     Option("adam_beta2", "optimization", published="always"),
     Option("adam_epsilon", "optimization", published="always"),
-    Option("weight_decay", "optimization", "Decay of weights, not of biases.", 0.0, common=True, published="always"),
+    Option("weight_decay", "optimization", "Weight decay, except of biases.", 0.0, common=True, published="always"),
     Option("max_grad_norm", "optimization", published="always"),
-    Option("label_smoothing_factor", "optimization", refused="the loss does not smooth labels"),
+    Option("label_smoothing_factor", "optimization", refused="the loss does not support label smoothing"),
     Option("neftune_noise_alpha", "optimization", published="if_set"),
-    Option("seed", "optimization", "Seed of weights, dropout and order.", 42, common=True, published="always"),
+    Option("seed", "optimization", "Seed for weights, dropout and data order.", 42, common=True, published="always"),
     Option("data_seed", "optimization", published="if_set"),
     Option("full_determinism", "optimization"),
     # Batches and memory
     Option(
         "per_device_train_batch_size",
         "batches and memory",
-        "Windows in a micro-batch.",
+        "Micro-batch size per device, in windows.",
         8,
         common=True,
         changes_result="unless_same_step",
@@ -109,7 +111,7 @@ FIELDS = (
     Option(
         "gradient_accumulation_steps",
         "batches and memory",
-        "Micro-batches in a step.",
+        "Micro-batches per optimizer step.",
         1,
         common=True,
         changes_result="unless_same_step",
@@ -119,7 +121,7 @@ FIELDS = (
     Option(
         "per_device_eval_batch_size",
         "batches and memory",
-        "Windows in a batch of evaluation.",
+        "Evaluation batch size per device, in windows.",
         8,
         common=True,
         changes_result="never",
@@ -168,7 +170,7 @@ FIELDS = (
     ),
     Option("batch_eval_metrics", "evaluation and checkpoints", refused="metrics are computed over all questions"),
     Option("eval_do_concat_batches", "evaluation and checkpoints", refused="metrics need all windows in one array"),
-    Option("include_for_metrics", "evaluation and checkpoints", refused="metrics take nothing but logits"),
+    Option("include_for_metrics", "evaluation and checkpoints", refused="metrics are computed from logits only"),
     Option("label_names", "evaluation and checkpoints", refused="the labels are start_positions and end_positions"),
     Option(
         "save_strategy",
@@ -208,7 +210,7 @@ FIELDS = (
     Option(
         "resume_from_checkpoint",
         "evaluation and checkpoints",
-        "last, or a checkpoint folder. To resume although settings differ; the same command resumes by itself.",
+        "last, or a checkpoint folder. To resume even if settings differ; rerunning the same command needs no option.",
         common=True,
         private=True,
         saved=False,
@@ -222,7 +224,7 @@ FIELDS = (
     Option(
         "push_to_hub", "Hub", "Publish the finished model.", False, common=True, changes_result="never", private=True
     ),
-    Option("hub_model_id", "Hub", "Its name: USER/NAME.", common=True, changes_result="never", private=True),
+    Option("hub_model_id", "Hub", "Repository name: USER/NAME.", common=True, changes_result="never", private=True),
     Option("hub_private_repo", "Hub", changes_result="never", private=True),
     Option("hub_strategy", "Hub", changes_result="never", private=True),
     Option("hub_always_push", "Hub", changes_result="never", private=True),

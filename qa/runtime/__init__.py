@@ -1,1 +1,1 @@
-"""The process and its messages: errors, several processes. Imports nothing else of ``qa``."""
+"""Process configuration, console output, errors, distributed helpers. Imports nothing else of ``qa``."""

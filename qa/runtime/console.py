@@ -8,12 +8,12 @@ from tqdm.auto import tqdm
 
 
 def process_rank() -> int:
-    """Which of the processes that a launcher started this one is; 0 for the main process, or the only one."""
+    """Return this process's rank among those that a launcher started; 0 for the main process, or the only one."""
     return int(os.environ.get("RANK", 0)) if "WORLD_SIZE" in os.environ else 0
 
 
 def warn(message: str) -> None:
-    """A line on stderr from the main process, after the progress bars, which would be drawn over it."""
+    """Print a line to stderr in the main process, and close progress bars, which would overwrite it."""
     if process_rank():
         return
     for bar in list(getattr(tqdm, "_instances", ())):
@@ -22,6 +22,6 @@ def warn(message: str) -> None:
 
 
 def table(rows: Sequence[tuple[str, object]]) -> str:
-    """Two columns, the first as wide as its longest name."""
+    """Return rows as text in two columns, the first as wide as its longest name."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)

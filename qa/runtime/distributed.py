@@ -1,4 +1,4 @@
-"""Several processes that train one model: their shares of a batch, and what only the main one does."""
+"""Distributed training: how processes share a batch, and what only the main process does."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 def on_main_process(work: Callable[[], Result]) -> Result:
-    """Do ``work`` in the main process; every process gets its result, which must pickle, or its UserError."""
+    """Run ``work`` in the main process; return its result, which must be picklable, or raise its UserError, in all."""
     state = PartialState()
     if state.num_processes == 1:
         return work()
@@ -36,14 +36,14 @@ def on_main_process(work: Callable[[], Result]) -> Result:
 
 
 class ProcessGroup:
-    """The processes of a run, connected through their hosts' memory: exchanging flags does not wait for the GPUs."""
+    """The processes of a run, connected by gloo on the CPU: exchanging flags adds no GPU synchronization."""
 
     def __init__(self, processes: int):
         self.processes = processes
 
     @cached_property
     def gloo(self):
-        return distributed.new_group(backend="gloo")  # made by all processes at once, on first use
+        return distributed.new_group(backend="gloo")  # collective: all processes create it together, on first use
 
     def any_process(self, *flags: bool) -> list[bool]:
         """Return for each flag whether it is set in at least one process; all processes call this together."""
@@ -57,8 +57,8 @@ class ProcessGroup:
 def divide_batch(batch: int, accumulation: int, processes: int) -> tuple[int, int]:
     """Return each process's batch size and accumulation steps, so that a step has as many windows as in one process.
 
-    Where it cannot be divided equally, as close to it as possible. A process's batch size is at most ``batch``, which
-    fits into memory, and divides it, so that windows which were grouped by length stay together.
+    If it cannot be divided equally, the step is as close to it as possible. A process's batch size is at most
+    ``batch``, which fits into memory, and divides it, so that windows which were grouped by length stay together.
     """
     share = batch * accumulation / processes
     if share.is_integer():
@@ -69,18 +69,18 @@ def divide_batch(batch: int, accumulation: int, processes: int) -> tuple[int, in
 
 
 def share_batch(args: TrainingArguments, settings: dict) -> TrainingArguments:
-    """Return the options of each of several processes, which share one process's batch equally.
+    """Return the options of each process, when several share the batch of one equally.
 
-    If it cannot be divided, warn, and put the values with which one process would do the same run into ``settings``.
+    If it cannot be divided equally, warn, and store in ``settings`` the values for the same run in one process.
     """
     batch, accumulation, processes = args.per_device_train_batch_size, args.gradient_accumulation_steps, args.world_size
     own_batch, own_accumulation = divide_batch(batch, accumulation, processes)
     effective = own_batch * own_accumulation * processes
     if effective != batch * accumulation:
         warn(
-            f"note: {batch * accumulation} windows a step (per_device_train_batch_size {batch} x"
+            f"note: {batch * accumulation} windows per step (per_device_train_batch_size {batch} x"
             f" gradient_accumulation_steps {accumulation}) cannot be shared equally by {processes} processes:"
-            f" {effective} a step instead; results may differ a little"
+            f" {effective} per step instead; results may differ slightly"
         )
         settings["per_device_train_batch_size"] = own_batch
         settings["gradient_accumulation_steps"] = own_accumulation * processes

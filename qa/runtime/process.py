@@ -1,4 +1,4 @@
-"""How a command starts and ends, and the only module that changes settings of the whole process.
+"""Start and end of a command; the only module that changes process-wide settings.
 
 ``import qa`` changes none: a program that uses the package keeps its own logging, warnings and torch settings.
 """
@@ -16,10 +16,10 @@ REPORT_DELAY = 5  # seconds that other processes wait for the main one to report
 
 
 def configure_process() -> None:
-    """Set what a command needs of its libraries, and make it one of the processes that a launcher started.
+    """Configure the libraries for a command, and for the processes of a launcher.
 
     Called first by every command's ``main``, before options are parsed. Of several processes only the main one
-    prints; errors that occur in another one alone are still reported, by ``run_command``.
+    prints; ``run_command`` also reports errors that occur in another one only.
     """
     import torch  # the libraries are imported here, so that ``run_command`` needs none of them
     from huggingface_hub.utils import logging as hub_logging
@@ -27,10 +27,10 @@ def configure_process() -> None:
 
     transformers_logging.disable_progress_bar()  # of reading and writing weights; training keeps its own
     hub_logging.set_verbosity_error()  # hides its retries; a failed download is reported in one line
-    # cuDNN's attention makes a plan for each new length, which can take longer than a step.
+    # cuDNN's attention builds a plan for each new length, which can take longer than a step.
     torch.backends.cuda.enable_cudnn_sdp(False)
     if "LOCAL_RANK" in os.environ and not torch.accelerator.is_available():
-        os.environ["ACCELERATE_USE_CPU"] = "true"  # without it processes on CPUs would not find each other
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # otherwise accelerate does not connect processes on CPUs
     if process_rank():
         silence_process()
 
@@ -46,7 +46,7 @@ def silence_process() -> None:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Multiply fp32 matrices in TF32 on GPUs that have it, if ``allowed``."""
+    """Multiply fp32 matrices in TF32 on GPUs that support it, if ``allowed``."""
     import torch
 
     if allowed:

@@ -1,4 +1,4 @@
-"""Callbacks: stop a run that has failed, and check and continue a resumed one."""
+"""Callbacks that stop a failed run, and prepare a resumed one."""
 
 import math
 from pathlib import Path
@@ -12,7 +12,7 @@ from qa.runtime.console import warn
 from qa.runtime.errors import UserError
 from qa.training import checkpoints
 
-UNIFORM = 0.95  # of the loss of a uniform guess: a model that learns is far below it soon after the warm-up
+UNIFORM = 0.95  # of the loss of a uniform guess: a model that learns is far below it soon after warm-up
 PATIENCE = 0.05, 100  # share of all steps after the warm-up, and fewest steps, before a run can be called stuck
 
 
@@ -54,7 +54,7 @@ def training_failed(reason: str, state: TrainerState, args: TrainingArguments) -
 
 
 def check_finite_weights(model: nn.Module, state: TrainerState, args: TrainingArguments) -> None:
-    """Raise UserError for weights with NaN or infinity, so that they are never saved over good ones."""
+    """Raise UserError for weights with NaN or infinity, so that they never replace good ones on disk."""
     for name, weight in model.named_parameters():
         local = weight.to_local() if hasattr(weight, "to_local") else weight  # its shard, if spread over several GPUs
         if not torch.isfinite(local).all():
@@ -95,10 +95,10 @@ class SetEpochCallback(TrainerCallback):
 
 
 class ResumeCallback(TrainerCallback):
-    """Check the state that a run resumes with."""
+    """Check the state of a resumed run."""
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Forget a best checkpoint that is corrupt by now, so that another one can become the best.
+        """Discard a best checkpoint that has become corrupt, so that another one can become the best.
 
         Raises:
             UserError: the checkpoint is of a step after the last one of this run.

@@ -16,7 +16,7 @@ from qa.training.callbacks import check_finite_weights
 
 
 class CheckpointSaving(Trainer):
-    """Writes every checkpoint under a staging name and renames it when it is complete.
+    """Write every checkpoint under a staging name, and rename it when it is complete.
 
     No public hook or callback encloses the writing of a checkpoint: ``on_save`` comes after it, ``save_model`` writes
     the model only. Hence two private methods:

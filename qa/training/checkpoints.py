@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written completely or not at all, and the newest intact one.
+"""Checkpoints on disk: written atomically, verified by a manifest, and rotated.
 
 Everything is written below ``.saving`` first, flushed, and renamed. A manifest with the size and digest of each file
 shows later whether a checkpoint is intact.
@@ -39,7 +39,7 @@ ALTERNATIVE_NAMES = {OPTIMIZER: SHARDED_OPTIMIZER}
 
 
 def flush(path: Path) -> None:
-    """Wait until a file or a folder is on the disk, not only in memory."""
+    """Flush a file or a folder to disk."""
     if os.name == "nt" and path.is_dir():  # Windows opens no folders, and does not need it
         return
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
@@ -58,10 +58,10 @@ def digest(path: Path) -> str:
 
 
 def commit_checkpoint(staged: Path, final: Path, windows: str) -> None:
-    """Turn a folder written under a staging name into a checkpoint, in one step.
+    """Turn a staged folder into a checkpoint by one rename.
 
     Args:
-        windows: name of the training windows, so that a run is not resumed with others.
+        windows: fingerprint of the training windows, so that a run is not resumed with others.
     """
     files = {path.name: [path.stat().st_size, digest(path)] for path in sorted(staged.iterdir())}
     manifest = {"windows": windows, "window_format": WINDOW_FORMAT, "files": files}
@@ -72,7 +72,7 @@ def commit_checkpoint(staged: Path, final: Path, windows: str) -> None:
     if final.exists():
         if find_corruption(final) is None:
             return
-        final.rename(staged.with_name(f"torn-{final.name}"))
+        final.rename(staged.with_name(f"corrupt-{final.name}"))
     staged.rename(final)
     flush(final.parent)
 
@@ -89,13 +89,13 @@ def find_corruption(folder: Path) -> str | None:
                 if not (folder / name).is_file():
                     return f"it has no {name}"
                 if (folder / name).stat().st_size != size or digest(folder / name) != expected:
-                    return f"{name} is not as it was written"
+                    return f"{name} has changed since it was written"
         state = json.loads((folder / TRAINER_STATE).read_text(encoding="utf-8"))
         if state["global_step"] != step_of(folder):
             return f"{TRAINER_STATE} is of step {state['global_step']}"
         with safe_open(folder / WEIGHTS, "pt") as weights:
             if not weights.keys():
-                return f"{WEIGHTS} holds no weights"
+                return f"{WEIGHTS} contains no weights"
         for name in (OPTIMIZER, SCHEDULER):
             if not torch.load(folder / found[name], map_location="cpu", weights_only=True, mmap=True):
                 return f"{name} is empty"
@@ -107,7 +107,7 @@ def find_corruption(folder: Path) -> str | None:
 def read_manifest(folder: Path) -> dict:
     """Return ``windows``, ``window_format`` and ``files``; empty for a checkpoint of another program.
 
-    Checkpoints up to 1c928e6 have no ``window_format``: their windows are named in another way.
+    Checkpoints up to 1c928e6 have no ``window_format``: their windows are identified differently.
     """
     path = folder / MANIFEST
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -125,7 +125,7 @@ def newest_intact(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def rotate(folder: Path, limit: int | None, kept: set[Path]) -> None:
-    """Remove the oldest regular checkpoints until ``limit`` are left; never the newest and the best, ``kept``."""
+    """Remove the oldest regular checkpoints until ``limit`` are left; never the newest and the best (``kept``)."""
     regular = [path for path in find_checkpoints(folder) if path.name.startswith(REGULAR)]
     surplus = len(regular) - max(limit or len(regular), len(kept))
     others = [path for path in reversed(regular) if path not in kept]
@@ -141,7 +141,7 @@ def remove_recoveries(folder: Path, before: int) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Delete an earlier run, first the file that says it is finished."""
+    """Delete an earlier run, beginning with the file that marks it as finished."""
     for name in (FINISHED, WEIGHTS):
         (folder / name).unlink(missing_ok=True)
     for path in [*find_checkpoints(folder), folder / STAGING, folder / TENSORBOARD]:
@@ -149,7 +149,7 @@ def clear(folder: Path) -> None:
 
 
 def move_into_place(staged: Path, folder: Path) -> None:
-    """Move the files of a finished model up into ``folder``, the weights last: without them it is not a model."""
+    """Move the files of a finished model into ``folder``, the weights last: without them it is not a model."""
     files = sorted(staged.iterdir(), key=lambda path: path.suffix == ".safetensors")
     for path in files:
         flush(path)
@@ -164,7 +164,7 @@ def size_of(folder: Path) -> int:
 
 
 def count_checkpoints(args: TrainingArguments, windows: int) -> int:
-    """Return how many regular checkpoints a run over ``windows`` keeps at the most."""
+    """Return how many regular checkpoints a run over ``windows`` keeps at most."""
     steps = args.max_steps if args.max_steps > 0 else args.num_train_epochs * windows / args.train_batch_size
     every = {"epoch": steps / args.num_train_epochs, "steps": args.save_steps, "best": 1}.get(
         args.save_strategy.value, steps
@@ -174,7 +174,7 @@ def count_checkpoints(args: TrainingArguments, windows: int) -> int:
 
 
 def check_space(folder: Path, parameters: int, kept: int) -> None:
-    """Raise UserError if the disk has no room for ``kept`` checkpoints and one more while it is written.
+    """Raise UserError if the disk has no space for ``kept`` checkpoints, one for recovery and one being written.
 
     Args:
         parameters: of the model; a checkpoint has 12 bytes for each: the weight and two Adam states, fp32.

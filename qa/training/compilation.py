@@ -46,7 +46,7 @@ def uncompiled(args: TrainingOptions) -> contextlib.AbstractContextManager:
 def compiled_if_whole(args: TrainingOptions, windows: int) -> Iterator[None]:
     """Use the compiled layers for a whole training batch only.
 
-    A last, smaller batch would be compiled for itself, and that takes longer than running it uncompiled.
+    A smaller last batch would be compiled separately, which takes longer than running it uncompiled.
 
     Args:
         windows: of the batch.
@@ -66,4 +66,6 @@ def compiled_if_whole(args: TrainingOptions, windows: int) -> Iterator[None]:
             yield
     except TorchDynamoException as error:
         reason = " ".join(str(error).partition("\n\n")[0].split())
-        raise UserError(f"torch_compile: the model cannot be compiled here: {reason}; leave it out") from error
+        raise UserError(
+            f"torch_compile: the model cannot be compiled here: {reason}; leave torch_compile out"
+        ) from error

@@ -1,4 +1,4 @@
-"""The end of a run: the files that say it is finished and how good the model is, and the summary on the terminal."""
+"""Write the results of a finished run, and print its summary."""
 
 import sys
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from qa.training.checkpoints import remove_recoveries
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What is known of a run when its model is saved."""
+    """The data of a run whose model has been saved."""
 
     trained: TrainOutput
     evaluation: Evaluation  # of the saved model
@@ -35,7 +35,7 @@ class FinishedRun:
 
 
 def write_results(output: Path, run: FinishedRun) -> None:
-    """Write evaluation, report, curves and records to ``output``; the mark of a finished run comes last."""
+    """Write evaluation, report, curves and records to ``output``; the file that marks it as finished comes last."""
     write_evaluation(output, run.evaluation)
     write_report(output, run.evaluation)
     write_picture(output / run_folder.CURVES, training_curves(run.log_history))
@@ -48,7 +48,7 @@ def write_results(output: Path, run: FinishedRun) -> None:
 
 
 def print_results(output_dir: str, run: FinishedRun) -> None:
-    """Print scores, speed and the commands to go on with; warn if the model has collapsed."""
+    """Print scores, speed and the next commands; warn if the model has collapsed."""
     rows = score_rows(run.evaluation.metrics)
     rows += [
         ("training speed", f"{run.trained.metrics['train_samples_per_second']:.1f} windows per second"),

@@ -1,4 +1,4 @@
-"""A training step that runs out of GPU memory is repeated in smaller micro-batches."""
+"""Repeat a training step that runs out of GPU memory in smaller micro-batches."""
 
 import functools
 import math
@@ -19,13 +19,13 @@ def split(batch: Batch, parts: int) -> Iterator[Batch]:
 
 
 class OutOfMemoryRetry:
-    """Runs the batches of a step, and repeats the whole step with halved batches when it runs out of memory.
+    """Run the batches of a step, and repeat the whole step with halved batches when it runs out of memory.
 
-    The gradient stays that of the same windows. All later batches are split, too; a note is printed once.
+    The gradient is still that of the same windows. All later batches are split, too; a note is printed once.
 
     Args:
         retries: False with several processes, which would no longer exchange their gradients at the same time.
-        note: added to the note, such as ", uncompiled".
+        note: appended to the printed note, such as ", uncompiled".
     """
 
     def __init__(self, retries: bool, note: str = ""):

@@ -1,4 +1,4 @@
-"""What an evaluation keeps of the logits, where the model is and after it was gathered from all processes."""
+"""Predictions of an evaluation, reduced from the logits on the device and then gathered from all processes."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def reduce_logits(
 
 
 def best_tokens_on_device(logits: torch.Tensor, mask: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what ``qa.inference.spans.best_tokens`` does, computed where the model is.
+    """Return what ``qa.inference.spans.best_tokens`` does, computed on the model's device.
 
     Args:
         logits: (B, L) float32. mask: (B, L), 0 beyond a window's tokens.

@@ -1,4 +1,4 @@
-"""The data of a run: both splits read, checked and cut into windows, and what was dropped reported."""
+"""Prepare the data of a run: read and check both splits, cut them into windows, and report dropped questions."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +34,7 @@ def prepare_splits(
 ) -> dict[str, PreparedSplit]:
     """Read, check and cut both splits into windows, and print a line on each.
 
-    Training questions whose answer lies whole in no window are dropped.
+    Training questions whose complete answer is in no window are dropped.
 
     Raises:
         UserError: a split is missing or unusable, the tokenizer's offsets are wrong, or too many questions are dropped.
@@ -55,7 +55,7 @@ def prepare_splits(
         kept = is_reachable(column(train.windows, "example_index"), unreachable["train"])
         train.windows = train.windows.select(np.flatnonzero(kept))
     if not len(train.windows):
-        raise UserError("no window holds any answer of the training split: raise max_seq_length")
+        raise UserError("no window contains any answer of the training split: raise max_seq_length")
     check_dropped(train.split, unreachable["train"], data_args)
     for name, part in prepared.items():
         print(describe(part.split, len(part.windows), unreachable[name], bool(data_args.version_2_with_negative)))

@@ -1,4 +1,4 @@
-"""When a run saves a recovery checkpoint, and how it stops when a signal asks for it."""
+"""When a run saves a recovery checkpoint, and how a signal stops it."""
 
 import signal
 import time
@@ -12,14 +12,14 @@ from qa.training.resume import SignalHandler, TrainingInterrupted
 
 
 class RecoveryCallback(TrainerCallback):
-    """Decides when a recovery checkpoint is due, and stops the run after any checkpoint if a signal asked for it.
+    """Decide when a recovery checkpoint is due, and stop the run after any checkpoint if a signal was received.
 
     Saving is not requested by ``control.should_save``: that would make a regular checkpoint, which integrations upload
     from ``on_save``. The trainer asks ``is_due`` before it draws the next step's batches, when all that belongs to the
     last step (logging, evaluation, a regular checkpoint) is done and no random number of the next one is drawn.
 
     Args:
-        stop: has a ``number`` once a signal came. minutes: between checkpoints, 0 for none by the clock.
+        stop: has a ``number`` once a signal was received. minutes: between checkpoints, 0 to disable them.
     """
 
     def __init__(self, stop: SignalHandler, minutes: float, group: ProcessGroup):

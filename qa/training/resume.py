@@ -1,4 +1,4 @@
-"""One run in one folder: who holds it, where it goes on from, and how it is stopped."""
+"""One run in one folder: its lock, the checkpoint it resumes from, and how it is stopped."""
 
 import json
 import math
@@ -26,15 +26,15 @@ from qa.training import checkpoints
 
 
 class TrainingInterrupted(Exception):
-    """Training was asked to stop by a signal, and has saved all it did."""
+    """Training was stopped by a signal, after saving a checkpoint."""
 
     def __init__(self, number: int, checkpoint: Path):
-        super().__init__(f"stopped: all is saved in {checkpoint}; run the same command again to go on")
+        super().__init__(f"stopped: checkpoint saved to {checkpoint}; rerun the same command to resume")
         self.status = 128 + number
 
 
 class SignalHandler:
-    """Within ``with``: the first Ctrl-C or SIGTERM is only noted, the second acts at once."""
+    """Context manager: record the first Ctrl-C or SIGTERM; the second one acts immediately."""
 
     def __init__(self):
         self.number: int | None = None
@@ -45,7 +45,7 @@ class SignalHandler:
             signal.raise_signal(number)
         else:
             self.number = number
-            warn("stopping after this step, to save it; once more to stop at once")
+            warn("stopping after this step to save a checkpoint; interrupt again to stop immediately")
 
     def __enter__(self) -> "SignalHandler":
         self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -60,7 +60,7 @@ class SignalHandler:
 
 
 def check_output_folder(args: TrainingArguments) -> None:
-    """What can be said of the folder before any data is read; raises UserError where training makes no sense."""
+    """Check the output folder before any data is read; raise UserError if the run cannot start or resume in it."""
     folder = Path(args.output_dir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: give another --output_dir")
@@ -69,13 +69,13 @@ def check_output_folder(args: TrainingArguments) -> None:
         (folder / run_folder.LOCK).exists() or (folder / run_folder.FINISHED).exists(),
     )
     if folder.is_dir() and not ours and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty, and holds no run of train.py: give a new --output_dir")
+        raise UserError(f"{folder} is not empty, and contains no run of train.py: give a new --output_dir")
     if asked and args.overwrite_output_dir:
-        raise UserError("overwrite_output_dir starts anew and resume_from_checkpoint goes on: give one of them")
+        raise UserError("overwrite_output_dir and resume_from_checkpoint are mutually exclusive: give one of them")
     if (folder / run_folder.FINISHED).exists() and not args.overwrite_output_dir and not asked:
         raise UserError(
-            f"{folder}: this run is finished. Evaluate or ask the model, give another --output_dir, or train anew with"
-            " --overwrite_output_dir true, which deletes it"
+            f"{folder}: this run is finished. Evaluate or ask the model, give another --output_dir, or train from"
+            " scratch with --overwrite_output_dir true, which deletes it"
         )
     if asked == "last" and not run_folder.find_checkpoints(folder):
         raise UserError(f"{folder}: no checkpoint to resume from; leave out --resume_from_checkpoint")
@@ -84,7 +84,7 @@ def check_output_folder(args: TrainingArguments) -> None:
 
 
 def resume_argument(args: TrainingArguments) -> str | None:
-    """``last``, a folder, or None."""
+    """Return ``last``, a folder, or None."""
     asked = args.resume_from_checkpoint
     if asked is None or asked.lower() in ("false", "no"):
         return None
@@ -93,7 +93,7 @@ def resume_argument(args: TrainingArguments) -> str | None:
 
 @contextmanager
 def lock_run_folder(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of ``folder``; the system lets go of it when the process ends, however it ends."""
+    """Lock ``folder`` against other runs; the system releases the lock when the process ends, even if it is killed."""
     lock, holder = FileLock(folder / run_folder.LOCK, timeout=0), folder / HOLDER
     try:
         lock.acquire()
@@ -113,14 +113,14 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
 
 
 def find_start(args: TrainingArguments, settings: dict, windows: str) -> Path | None:
-    """The checkpoint to go on from, None to begin at the beginning. Needs the folder's lock.
+    """Return the checkpoint to resume from, None to train from scratch. The caller must hold the folder's lock.
 
     Args:
         settings: of this run. windows: the name of its training windows, as in ``checkpoints.commit_checkpoint``.
 
     Raises:
-        UserError: no whole checkpoint where one was asked for; other settings than the interrupted run's, which
-            would change its result, where nobody asked to go on.
+        UserError: no intact checkpoint, although one was requested; or settings that would change the result of the
+            interrupted run, unless resuming was requested.
     """
     folder, asked = Path(args.output_dir), resume_argument(args)
     if args.overwrite_output_dir:
@@ -129,36 +129,38 @@ def find_start(args: TrainingArguments, settings: dict, windows: str) -> Path | 
     if asked and asked != "last":
         start, passed = Path(asked), []
         if reason := checkpoints.find_corruption(start):
-            raise UserError(f"{start}: not a whole checkpoint: {reason}")
+            raise UserError(f"{start}: not an intact checkpoint: {reason}")
     else:
         start, passed = checkpoints.newest_intact(folder)
     for line in passed:
-        warn(f"warning: {line}; passed over")
+        warn(f"warning: {line}; skipped")
     if start is None:
         if asked:
-            raise UserError(f"{folder}: no whole checkpoint to resume from")
+            raise UserError(f"{folder}: no intact checkpoint to resume from")
         return None
     harmless, harmful = compare_settings(start, settings, windows)
     if harmful and not asked:
         raise UserError(
-            f"{folder} holds an interrupted run with other settings: {', '.join(harmful)}. Give the same again, go on"
-            " all the same with --resume_from_checkpoint last, or start anew with --overwrite_output_dir true"
+            f"{folder} contains an interrupted run with other settings: {', '.join(harmful)}. Use the same settings,"
+            " resume anyway with --resume_from_checkpoint last, or train from scratch with --overwrite_output_dir true"
         )
-    print(f"going on from {start}")
+    print(f"resuming from {start}")
     if has_old_windows(checkpoints.read_manifest(start)):
-        warn(f"note: {start} is of an earlier version: its training windows were compared by their settings only")
+        warn(
+            f"note: {start} was written by an earlier version: only the settings of its training windows were compared"
+        )
     if harmless or harmful:
-        warn(f"note: settings that differ from before: {', '.join(harmful + harmless)}")
+        warn(f"note: settings changed since that checkpoint: {', '.join(harmful + harmless)}")
     return start
 
 
 def has_old_windows(manifest: dict) -> bool:
-    """Return whether a checkpoint names its windows as 1c928e6 did: by the code that made them, which has changed."""
+    """Return whether a checkpoint identifies its windows as 1c928e6 did, by the code that made them."""
     return bool(manifest) and "window_format" not in manifest
 
 
 def compare_settings(start: Path, settings: dict, windows: str) -> tuple[list[str], list[str]]:
-    """Return how settings differ from a checkpoint's: differences that leave the result as it is, and the others."""
+    """Return the differences to a checkpoint's settings: those that do not change the result, and those that may."""
     path, manifest = start / SETTINGS, checkpoints.read_manifest(start)
     if not path.is_file():
         return [], []

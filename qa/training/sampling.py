@@ -15,7 +15,7 @@ MULTIPLE = 8  # tokens; padding lengths are multiples of it, which suits the mat
 
 
 class LengthGroupedSampler(Sampler):
-    """Random order in which the windows of a step have similar lengths, so that there is little padding.
+    """Sample windows in random order, with similar lengths within a step, so that there is little padding.
 
     The order depends on seed and epoch alone, so that a resumed run continues with the same steps: windows are
     shuffled, sorted by length within the windows of ``MEGABATCH`` steps, and the steps are shuffled. Within a step they
@@ -47,7 +47,7 @@ class LengthGroupedSampler(Sampler):
 
 
 class FixedOrderSampler(Sampler):
-    """Rows in a given order."""
+    """Sample rows in a given order."""
 
     def __init__(self, order: np.ndarray):
         self.order = order

@@ -49,19 +49,19 @@ class Evaluated:
     """The evaluation of the model as it was after ``step`` steps."""
 
     step: int
-    metrics: dict[str, float]  # scores and loss, and when it has ended also runtime and speed
+    metrics: dict[str, float]  # scores and loss; runtime and speed are added when it has ended
     scored: ScoredAnswers | None  # in the main process only
 
 
 class QATrainer(CheckpointSaving):
-    """Trains on windows and evaluates by EM and F1 over examples.
+    """Train on windows, and evaluate by EM and F1 over examples.
 
     Args:
-        evaluator: scores the predictions for ``eval_dataset``, whose windows it holds.
-        settings: written beside every saved model as ``settings.yaml``.
+        evaluator: scores the predictions for ``eval_dataset``, which has the same windows.
+        settings: saved with every model as ``settings.yaml``.
         pad_to: tokens that every batch is padded to; None for its longest window.
         group_size: windows of similar length that are sampled together; None for those of a step.
-        stop: a signal that asks for a checkpoint and the end of the run.
+        stop: receives the signals that ask to save a checkpoint and stop.
         keep_logits: whether predictions hold all logits (W, L).
     """
 
@@ -119,7 +119,7 @@ class QATrainer(CheckpointSaving):
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
-        # Trainer's own plugin would compile the whole model; this is what accelerate takes if it is given none.
+        # Trainer's own plugin would compile the whole model; this is accelerate's default.
         self.accelerator.state.dynamo_plugin = TorchDynamoPlugin()
 
     # Batches

@@ -26,8 +26,8 @@ import train
 from ask import pipeline
 
 FIXTURE = Path(__file__).resolve().parents[1] / "fixtures/run_1c928e6"
-WRITTEN_AT = "/tmp/run_1c928e6"  # where the fixture was written, as its files name it
-# Added to all scores of a softmax alike, these change nothing: their gradient is rounding noise, which Adam scales up.
+WRITTEN_AT = "/tmp/run_1c928e6"  # where the fixture was written, and so what its files contain
+# Added equally to all scores of a softmax, these have no effect: their gradient is rounding noise, and Adam scales it.
 INVARIANT = ("qa_outputs.bias", "attention.key.bias")
 CLOCK = re.compile(r"(runtime|seconds|samples_per_second|steps_per_second|finished|memory|hardware|versions)$")
 
@@ -45,7 +45,7 @@ COMMANDS = {name: argv[1:] for name, argv in read(FIXTURE / "commands.json").ite
 def copy_fixture(folder: Path) -> Path:
     """Copy the fixture as if it had been written in ``folder``.
 
-    settings.yaml holds the full paths of the data. Where it is in a checkpoint, files.json has its size and digest.
+    settings.yaml contains absolute paths of the data. In a checkpoint, files.json contains its size and digest.
     """
     shutil.copytree(FIXTURE, folder)
     for path in folder.rglob("settings.yaml"):
@@ -61,7 +61,7 @@ def copy_fixture(folder: Path) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """The fixture was computed on one thread, which is also the fastest for a model as small as this."""
+    """Use one thread, as the fixture was computed, which is also the fastest for such a small model."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -70,7 +70,7 @@ def one_thread():
 
 @pytest.fixture
 def written(tmp_path, monkeypatch) -> Path:
-    """A copy of the fixture, which is the working directory: its commands name files relative to it."""
+    """A copy of the fixture as the working directory, to which the paths in its commands are relative."""
     folder = copy_fixture(tmp_path / "run")
     monkeypatch.chdir(folder)
     return folder
@@ -78,7 +78,7 @@ def written(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="module")
 def repeated(tmp_path_factory) -> Path:
-    """What this code writes with the commands of the fixture, from the same data and model, without interruption."""
+    """The results of this code for the fixture's commands, data and model, without interruption."""
     folder = tmp_path_factory.mktemp("repeated") / "run"
     for name in ("data", "model"):
         shutil.copytree(FIXTURE / name, folder / name)
@@ -91,7 +91,7 @@ def repeated(tmp_path_factory) -> Path:
 
 
 def assert_close(new, old, tolerance: float, where: str = "") -> None:
-    """The same nest of dictionaries, lists, tensors and values; floats and tensors within ``tolerance``."""
+    """Check that nested dictionaries, lists, tensors and values are equal; floats and tensors within ``tolerance``."""
     if isinstance(old, dict):
         assert new.keys() == old.keys(), where
         for key in old:
@@ -109,7 +109,7 @@ def assert_close(new, old, tolerance: float, where: str = "") -> None:
 
 
 def without_clock(values: dict) -> dict:
-    """Values that do not depend on the machine and the time."""
+    """Return the values that do not depend on machine and time."""
     return {name: value for name, value in values.items() if not CLOCK.match(name)}
 
 
@@ -118,7 +118,7 @@ def last_checkpoint(folder: Path) -> Path:
 
 
 def assert_same_weights(new: Path, old: Path, tolerance: float) -> None:
-    """Weights of two model folders; those that have no effect may differ by more."""
+    """Check that the weights of two model folders are equal; those that have no effect may differ by more."""
     new, old = (load_file(folder / "model.safetensors") for folder in (new, old))
     assert new.keys() == old.keys()
     for name in old:
@@ -126,7 +126,7 @@ def assert_same_weights(new: Path, old: Path, tolerance: float) -> None:
 
 
 def assert_same_end(one: Path, other: Path, tolerance: float) -> None:
-    """The same weights, optimizer and schedule at the last step, and the same model and answers kept."""
+    """Check that weights, optimizer and schedule of the last step, and the kept model and answers, are the same."""
     ours, theirs = last_checkpoint(one), last_checkpoint(other)
     assert ours.name == theirs.name == "checkpoint-30"
     assert_same_weights(ours, theirs, tolerance)
@@ -140,8 +140,8 @@ def assert_same_end(one: Path, other: Path, tolerance: float) -> None:
         assert_close(*(read(folder / name) for folder in (one, other)), 1e-5, name)
 
 
-def test_the_interrupted_run_is_as_it_was_left():
-    """It has a regular checkpoint, a newer recovery checkpoint and a newer one that is incomplete."""
+def test_interrupted_run_has_the_expected_files():
+    """A regular checkpoint, a newer recovery checkpoint, and a still newer one that is incomplete."""
     left = {path.name for path in (FIXTURE / "interrupted").iterdir()}
     assert left == {".lock", ".holder.json", ".saving", "checkpoint-15", "recovery-19"}
     assert [path.name for path in (FIXTURE / "interrupted/.saving").iterdir()] == ["checkpoint-20"]
@@ -158,8 +158,8 @@ def test_the_interrupted_run_is_resumed_to_the_same_end(written, repeated):
 
 
 def test_the_interrupted_run_is_resumed_by_the_same_command(written, repeated, capsys):
-    """Without --resume_from_checkpoint every setting has to be the same. The windows cannot be compared: 1c928e6 named
-    them by the code that made them, too."""
+    """Without --resume_from_checkpoint all settings must be the same. The windows cannot be compared, because 1c928e6
+    included the code that made them in their key."""
     capsys.readouterr()
     run(train, *COMMANDS["interrupted"])
     (note,) = [line for line in capsys.readouterr().err.splitlines() if "note: " in line]
@@ -186,18 +186,18 @@ def test_the_finished_model_is_evaluated_the_same(written):
     for name in ("predictions.json", "nbest_predictions.json", "null_odds.json"):
         assert_close(read(written / f"again/{name}"), read(written / f"finished/{name}"), 1e-5, name)
     old, new = (without_clock(read(written / f"{folder}/eval_results.json")) for folder in ("finished", "again"))
-    del old["epoch"]  # only training knows it
+    del old["epoch"]  # reported only by training
     assert_close({name: new.get(name) for name in old}, old, 1e-5)
 
 
 def test_the_checkpoint_of_a_finished_run_is_evaluated_the_same(written):
-    """checkpoint-30 is the best one, so the model that was kept."""
+    """checkpoint-30 is the best one, and so the kept model."""
     run(evaluate_qa, "--model_name_or_path", "finished/checkpoint-30", "--output_dir", "again")
     for name in ("predictions.json", "null_odds.json"):
         assert_close(read(written / f"again/{name}"), read(written / f"finished/{name}"), 1e-5, name)
 
 
-def test_the_finished_model_is_asked_the_same(written, capsys):
+def test_finished_model_gives_the_same_answers(written, capsys):
     stored = read(written / "asked/answers.jsonl")
     (written / "asked/answers.jsonl").unlink()
     run(ask, *COMMANDS["asked"])
@@ -253,7 +253,7 @@ def test_the_finished_model_is_published_the_same(hub, written):
 
 
 def nested_keys(value, path: str = "") -> set[str]:
-    """Keys of a nest of dictionaries, as ``one/two/three``."""
+    """Return the keys of nested dictionaries as ``one/two/three``."""
     if not isinstance(value, dict):
         return set()
     return {f"{path}{key}" for key in value}.union(*(nested_keys(part, f"{path}{key}/") for key, part in value.items()))
@@ -284,7 +284,7 @@ def test_every_file_is_still_written(repeated, name):
 
 
 def test_the_same_command_trains_the_same_model(repeated):
-    """Weights after 30 steps, also on another processor, which rounds otherwise."""
+    """Compare weights after 30 steps; another processor may round differently."""
     assert_same_weights(repeated / "finished", FIXTURE / "finished", 1e-5)
     for name in ("predictions.json", "null_odds.json"):
         assert_close(read(repeated / f"finished/{name}"), read(FIXTURE / f"finished/{name}"), 1e-3, name)

@@ -1,4 +1,4 @@
-"""The commands as a person types them, on a tiny model: preprocess, train, evaluate."""
+"""The commands, as a user runs them, on a tiny model: preprocess, train, evaluate."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ def trained(tmp_path_factory, tiny_data, tiny_model):
     return output
 
 
-def test_everything_is_saved_and_no_pickle_of_arguments(trained):
+def test_output_files_without_pickled_arguments(trained):
     names = {"model.safetensors", "config.json", "tokenizer.json", "settings.yaml", "train_results.json"}
     names |= {"eval_results.json", "predictions.json", "nbest_predictions.json"}
     assert names <= {path.name for path in trained.iterdir()}
@@ -42,7 +42,7 @@ def test_everything_is_saved_and_no_pickle_of_arguments(trained):
     assert read(trained / "tokenizer.json")["truncation"] is None
 
 
-def test_the_best_epoch_is_the_one_kept(trained):
+def test_best_epoch_is_kept(trained):
     states = [read(path) for path in trained.glob("checkpoint-*/trainer_state.json")]
     history = max(states, key=lambda state: state["global_step"])["log_history"]
     scores = [entry["eval_f1"] for entry in history if "eval_f1" in entry]
@@ -50,7 +50,7 @@ def test_the_best_epoch_is_the_one_kept(trained):
     assert all("eval_loss" in entry for entry in history if "eval_f1" in entry)
 
 
-def test_evaluating_again_gives_the_same(trained, tmp_path, capsys):
+def test_repeated_evaluation_gives_the_same_results(trained, tmp_path, capsys):
     logits = tmp_path / "logits.npz"
     run(evaluate_qa, "--model_name_or_path", trained, "--output_dir", tmp_path / "a", "--save_logits", logits)
     assert "exact match" in capsys.readouterr().out
@@ -109,7 +109,7 @@ def has_unanswerable(tmp_path_factory, tiny_data):
     return folder
 
 
-def test_squad_2_with_its_best_threshold_kept_and_used(has_unanswerable, tiny_data, tiny_model, tmp_path, capsys):
+def test_squad_2_best_threshold_is_saved_and_used(has_unanswerable, tiny_data, tiny_model, tmp_path, capsys):
     model, again = tmp_path / "model", tmp_path / "again"
     train_tiny(has_unanswerable, tiny_model, model, "--num_train_epochs", 4)
     settings = yaml.safe_load((model / "settings.yaml").read_text())
@@ -128,7 +128,7 @@ def test_squad_2_with_its_best_threshold_kept_and_used(has_unanswerable, tiny_da
     for name in ("predictions", "nbest_predictions", "null_odds"):
         assert read(tmp_path / f"of_logits/{name}.json") == read(again / f"{name}.json")
 
-    threshold = min(odds.values()) - 1  # so that all is answered by nothing: a model that has learned nothing
+    threshold = min(odds.values()) - 1  # so that no question is answered, as by an untrained model
     settings["null_score_diff_threshold"] = threshold
     (model / "settings.yaml").write_text(yaml.safe_dump(settings))
     run(evaluate_qa, "--model_name_or_path", model, "--output_dir", again)
@@ -147,7 +147,7 @@ def test_squad_2_with_its_best_threshold_kept_and_used(has_unanswerable, tiny_da
         reached, given = (read(again / f"{name}.json") for name in ("eval_results", "predictions"))
         if all(normalize_answer(text) for text in given.values() if text):
             assert reached["f1"] == pytest.approx(best["best_f1"])
-        else:  # an answer such as "a" counts as none for the official scores, and as one for their best threshold
+        else:  # an answer such as "a" is empty for the official scores, but not for their best threshold
             assert reached["f1"] >= best["best_f1"]
         assert "No-answer threshold" in (again / "report.html").read_text()
     else:
@@ -193,7 +193,7 @@ def test_published_style_null_odds(has_unanswerable, tmp_path, capsys):
             run(evaluate_qa, "--predictions", files[0], "--null_odds", files[1], *data)
 
 
-def test_a_1_1_model_on_2_0_data_is_said(trained, has_unanswerable, tmp_path, capsys):
+def test_warning_for_a_squad_1_model_on_squad_2_data(trained, has_unanswerable, tmp_path, capsys):
     run(
         evaluate_qa,
         "--model_name_or_path",
@@ -208,7 +208,7 @@ def test_a_1_1_model_on_2_0_data_is_said(trained, has_unanswerable, tmp_path, ca
 
 
 def test_a_long_document_is_evaluated_in_little_memory(trained, tmp_path, monkeypatch):
-    """40,000 characters, hundreds of windows: of each only the best tokens are kept."""
+    """40,000 characters, hundreds of windows, of which only the best tokens are kept."""
     from helpers.builders import squad
 
     from qa.evaluation.evaluator import Evaluator
@@ -251,7 +251,7 @@ def test_preprocess_counts_add_up(tiny_data, tiny_model, tmp_path, capsys):
     assert all(len(line) <= 80 for line in capsys.readouterr().out.splitlines()[:-1])
 
 
-def test_answers_that_no_window_holds_are_dropped_from_training(tiny_model, tmp_path):
+def test_unreachable_answers_are_dropped_from_training(tiny_model, tmp_path):
     from helpers.builders import squad
 
     long = "Mira was born in Sollen and " * 9 + "left."
@@ -267,7 +267,7 @@ def test_answers_that_no_window_holds_are_dropped_from_training(tiny_model, tmp_
 
 
 def test_wrong_offsets_stop_training(tiny_data, tiny_model, tmp_path, monkeypatch):
-    """A tokenizer whose offsets drop each word's first letter, as one RoBERTa variant's did."""
+    """A tokenizer whose offsets omit the first letter of each word, like those of one RoBERTa variant."""
     for module in ("tokenized_text", "make_windows"):
         monkeypatch.setattr(
             f"qa.data.{module}.trim_white_space", lambda offsets, *_: (offsets + np.array([1, 0])).astype(np.int32)
@@ -286,14 +286,14 @@ def test_wrong_offsets_stop_training(tiny_data, tiny_model, tmp_path, monkeypatc
         (("--resume_from_checkpoint", "last"), "no checkpoint to resume from"),
     ],
 )
-def test_options_that_cannot_work_stop_training_before_it_starts(tiny_data, tiny_model, tmp_path, argv, message):
+def test_invalid_options_fail_before_training(tiny_data, tiny_model, tmp_path, argv, message):
     with pytest.raises(UserError) as error:
         train_tiny(tiny_data, tiny_model, tmp_path / "model", *argv)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_checkpoint_of_another_task_is_a_start(trained, tiny_data, tmp_path):
-    """Three labels in its configuration, no question-answering head."""
+def test_training_starts_from_a_checkpoint_of_another_task(trained, tiny_data, tmp_path):
+    """A checkpoint with three labels in its configuration and no question-answering head."""
     other = tmp_path / "classifier"
     shutil.copytree(trained, other, ignore=shutil.ignore_patterns("checkpoint-*"))
     weights = load_file(other / "model.safetensors")
@@ -316,7 +316,7 @@ def test_a_model_without_its_tokenizer_is_not_evaluated(trained, tmp_path):
         run(ask, "--model_name_or_path", bare, "--question", "Who?", "--context", "Ann.")
 
 
-def test_a_model_that_has_diverged_is_called_that(trained, tmp_path):
+def test_diverged_model_is_reported(trained, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(trained, broken, ignore=shutil.ignore_patterns("checkpoint-*"))
     weights = load_file(broken / "model.safetensors")
@@ -357,7 +357,7 @@ def test_missing_weights_stop_the_run(trained, tiny_data, tmp_path):
         ),
     ],
 )
-def test_each_mistake_is_one_clear_line(command, argv, message, tmp_path, monkeypatch):
+def test_invalid_options_are_one_line_errors(command, argv, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as error:
         run(command, *argv)
@@ -403,7 +403,7 @@ def test_bad_logits_file(trained, tmp_path):
         run(evaluate_qa, "--logits", path, *options, "--output_dir", tmp_path)
 
 
-def test_what_the_hub_does_not_have_is_one_line(tmp_path, monkeypatch):
+def test_missing_hub_model_is_a_one_line_error(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"tokenizer nobody/nothing could not be loaded.*--config configs/demo.yaml"):
         run(train, "--model_name_or_path", "nobody/nothing", "--output_dir", tmp_path / "x")

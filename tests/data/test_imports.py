@@ -6,7 +6,7 @@ import sys
 from qa.options.arguments import REPOSITORY
 
 MODULES = "formats", "checks", "cache", "sources", "examples", "splits", "demo"
-# The modules can be found, as `datasets` looks whether they are installed, but not imported.
+# The modules can be found, because `datasets` checks whether they are installed, but not imported.
 BLOCK = """
 import importlib.abc, importlib.machinery, sys
 

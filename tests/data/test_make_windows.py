@@ -1,4 +1,4 @@
-"""Windows put together from texts tokenized once, against what transformers makes of each pair."""
+"""Windows assembled from texts that are tokenized once, compared with those of transformers for each pair."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ LENGTHS = [(24, 4, 8), (40, 17, 16), (384, 128, 64)]
 
 
 def trimming_roberta():
-    """As FacebookAI/roberta-base, but with a space before each text: the post-processor changes the offsets."""
+    """Like FacebookAI/roberta-base, but with a space before each text: the post-processor changes the offsets."""
     tokenizer = FAMILIES["roberta"]()
     tokenizer.backend_tokenizer.post_processor = processors.RobertaProcessing(
         ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=True
@@ -105,14 +105,14 @@ def strange_pairs() -> dict[str, list]:
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
-def test_strange_text(joined, lengths):
+def test_unusual_text(joined, lengths):
     assert joining_template(joined)
     assert_same_windows(strange_pairs(), joined, WindowSettings(*lengths))
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("build", PAIRED)
-def test_strange_text_where_pairs_are_tokenized(build, lengths):
+def test_unusual_text_with_tokenized_pairs(build, lengths):
     tokenizer = build()
     assert joining_template(tokenizer) is None
     assert_same_windows(strange_pairs(), tokenizer, WindowSettings(*lengths))
@@ -141,7 +141,7 @@ def test_random_mixtures(joined, pairs, width, stride, first_window_only, data):
 
 
 def test_every_length_of_a_context(bert_tokenizer):
-    """Contexts of 0 to 40 tokens: those that just fit, that just do not, and whose last window is short."""
+    """Contexts of 0 to 40 tokens, some of which just fit, just do not fit, or have a short last window."""
     contexts = [" ".join("abcdefghij" * 4)[: max(2 * n - 1, 0)] for n in range(41)]
     for stride in range(0, 7):
         examples = batch(["a"] * len(contexts), contexts)
@@ -232,7 +232,7 @@ def test_worker_processes_make_the_same_windows(bert_tokenizer):
     assert tables[0] == tables[1] and len(tables[0]) > 40
 
 
-def test_ranges_and_places_by_hand():
+def test_ranges_and_place_windows():
     assert ranges(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
     assert ranges(np.array([], dtype=int), np.array([], dtype=int)).tolist() == []
     # A question of 1 token and 3 special ones leave 8 of 12; 20 tokens in steps of 8 - 3, an empty text, one that fits.

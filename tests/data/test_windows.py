@@ -1,4 +1,4 @@
-"""Windows and labels, against hand-counted ones and against plain loops over tokens."""
+"""Windows and labels, compared with manual examples and with plain loops over tokens."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def decoded(context: str, arrays: WindowArrays, row: int) -> str:
     return context[begin : arrays.offset_mapping[shift + arrays.end_positions[row], 1]]
 
 
-def test_label_by_hand():
+def test_label():
     #            Ann   wrote    it   (pieces of "Annie")
     offsets = np.array([[0, 3], [3, 5], [6, 11], [12, 14]])
     tokens = np.array([0, 4, 4])  # one window of four tokens, one of none
@@ -50,13 +50,13 @@ def test_label_by_hand():
     start, end = label(offsets, tokens, np.array([[8, 14], [0, 1]]), np.array([5, 0]), np.array([0, 9]))
     assert (start[0], end[0]) == (7, 8), "an answer that begins inside a token takes the whole token"
     start, end = label(offsets, tokens, np.array([[12, 16], [0, 1]]), np.array([5, 0]), np.array([0, 9]))
-    assert (start[0], end[0]) == (0, 0), "an answer that goes on behind the window is not in it"
+    assert (start[0], end[0]) == (0, 0), "an answer that continues after the window is not in it"
     start, end = label(offsets, tokens, np.array([[-1, -1], [-1, -1]]), np.array([5, 0]), np.array([0, 9]))
     assert (start.tolist(), end.tolist()) == ([0, 9], [0, 9])
 
 
 def test_label_where_tokens_share_a_character():
-    offsets = np.array([[0, 1], [0, 1], [1, 3], [3, 4], [3, 4], [3, 4]])  # a bare space mark; "…" as three dots
+    offsets = np.array([[0, 1], [0, 1], [1, 3], [3, 4], [3, 4], [3, 4]])  # a space mark alone; "…" as three dots
     whole = np.array([0, 6])
     start, end = label(offsets, whole, np.array([[0, 3]]), np.array([0]), np.array([-1]))
     assert (start[0], end[0]) == (1, 2)
@@ -71,7 +71,7 @@ def test_label_over_characters_without_a_token():
 
 
 def test_first_and_last_token_are_answers(tokenizer):
-    """They were once taken for impossible ones (FARM 698, 552)."""
+    """Other implementations took them for unanswerable ones (FARM 698, 552)."""
     for answer in ("Mira", "1957."):
         _, arrays = windows_of([example(CONTEXT, answer)], tokenizer, max_seq_length=200)
         assert len(arrays) == 1 and arrays.labelled.all()
@@ -95,7 +95,7 @@ def test_white_space_around_an_answer_is_not_part_of_it(tokenizer):
         assert arrays.labelled.all() and decoded(context, arrays, 0) == "Ann"
 
 
-def test_windows_by_hand(bert_tokenizer):
+def test_windows_of_a_small_example(bert_tokenizer):
     """20 single-letter tokens; 12 a window less 3 special and 1 question token makes 8, in steps of 8 - 3."""
     context = " ".join("abcdefghij" * 2)
     windows, arrays = windows_of(
@@ -105,7 +105,7 @@ def test_windows_by_hand(bert_tokenizer):
     assert starts == ["a0", "f10", "a20", "f30"]
     assert arrays.length.tolist() == [12, 12, 12, 9]
     assert arrays.context_start.tolist() == [3] * 4
-    # The j at character 18 is context token 9: the fifth of the second window, not whole in the first.
+    # The j at character 18 is context token 9: the fifth of the second window, not in the first.
     assert arrays.start_positions.tolist() == arrays.end_positions.tolist() == [0, 3 + 4, 0, 0]
     assert windows["token_type_ids"][3] == [0, 0, 0, 1, 1, 1, 1, 1, 1]
 
@@ -148,7 +148,7 @@ def test_two_separators_are_not_context():
     assert len(window["offset_mapping"]) == len(window["input_ids"]) - begin - 1
 
 
-def test_long_question_is_cut_and_counted(tokenizer):
+def test_long_question_is_truncated_and_counted(tokenizer):
     long = "Where was Mira Talven who built the first bridge over the Vindel river born in Sollen? " * 4
     windows, arrays = windows_of([example(CONTEXT, "Sollen", long), example(CONTEXT, "Sollen")], tokenizer)
     assert [bool(cut) for cut in windows["question_cut"]] == [i == 0 for i in arrays.example_index]
@@ -192,7 +192,7 @@ def test_cache_is_found_by_content(tmp_path, bert_tokenizer, monkeypatch):
     assert content_key(Dataset.from_dict(rows, features=FEATURES), bert_tokenizer, WindowSettings()) != key
 
 
-def test_windows_are_named_by_data_tokenizer_lengths_and_format(bert_tokenizer, monkeypatch):
+def test_cache_key_depends_on_data_tokenizer_lengths_and_format(bert_tokenizer, monkeypatch):
     data = Dataset.from_dict({key: [value] for key, value in example(CONTEXT, "Sollen").items()}, features=FEATURES)
     key = content_key(data, bert_tokenizer, WindowSettings())
     bert_tokenizer("a", truncation=True, padding="max_length", max_length=8)
@@ -207,7 +207,7 @@ def test_windows_are_named_by_data_tokenizer_lengths_and_format(bert_tokenizer, 
 
 
 def reference_labels(tokenizer, batch: dict) -> list[tuple]:
-    """Token by token, as the Hugging Face example does it."""
+    """Return the labels computed token by token, like the Hugging Face example."""
     encoded = tokenizer(
         batch["question"],
         batch["context"],

@@ -1,4 +1,4 @@
-"""Links and anchors of the documents lead somewhere; every page is reached from the README and leads back to it."""
+"""Links and anchors of the documents resolve; the README links to every page, and every page back to it."""
 
 import re
 
@@ -25,7 +25,7 @@ def test_links_resolve(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS[1:], ids=NAMES[1:])
 def test_pages_and_readme_link_to_each_other(document):
-    """The changelog, which has a form of its own, is only linked from the README."""
+    """The changelog has a standard format, so only the README links to it."""
     back = {(document.parent / path).resolve() for path, _ in links(document) if path}
     assert README in back or document.name == "CHANGELOG.md"
     assert document in {(REPOSITORY / path).resolve() for path, _ in links(README) if path}
@@ -66,7 +66,7 @@ def test_options_page_names_real_options():
 
 
 def test_options_are_documented():
-    """Every option of our own, and every common one of ``TrainingArguments``, is named in the documents."""
+    """The documents name all of our options, and all common ones of ``TrainingArguments``."""
     text = "".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
     ours = (*OTHERS, *rows_of(ModelArguments), *rows_of(DataArguments), *rows_of(OurTrainingOptions))
     for row in (*ours, *(row for row in RUN if row.common)):

@@ -1,4 +1,4 @@
-"""Intervals, groups, thresholds and calibration against formulas, brute force and hand-worked cases."""
+"""Intervals, groups, thresholds and calibration, compared with formulas, brute force and manual examples."""
 
 import numpy as np
 import pytest
@@ -83,14 +83,14 @@ def test_kinds_of_answers(prediction, golds, exact, f1, nbest, kind):
     assert analysis.KINDS[analysis.kind_of(prediction, golds, exact, f1, nbest)] == kind
 
 
-def test_human_agreement_by_hand():
+def test_human_agreement():
     assert analysis.human_agreement([["Ann"], []]) == (0.0, 0.0, 0)
     exact, f1, count = analysis.human_agreement([["Ann", "Ann"], ["red apple", "green apple"], ["x"]])
     assert (exact, f1, count) == (50, 75, 2)
 
 
 def random_evaluation(seed: int, count: int = 60):
-    """Texts with right, half right and wrong answers, and null odds with ties."""
+    """Return texts with correct, partly correct and wrong answers, and null odds with ties."""
     rng = np.random.default_rng(seed)
     ids = [str(i) for i in range(count)]
     answerable = rng.random(count) < 0.6
@@ -135,7 +135,7 @@ def test_no_threshold_is_better_than_the_best(seed):
         assert reached == pytest.approx(max(every)) if max(every) > nothing + 1e-9 else best[f"best_{name}_thresh"] == 0
 
 
-def test_calibration_by_hand():
+def test_calibration():
     result = analysis.calibration(np.array([0.05, 0.95, 1.0, 0.95]), np.array([0.0, 1.0, 1.0, 0.0]))
     assert result.count.tolist() == [1, 3] and result.correct.tolist() == [0, pytest.approx(2 / 3)]
     assert result.confidence.tolist() == [0.05, pytest.approx(2.9 / 3)]

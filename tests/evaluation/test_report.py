@@ -1,4 +1,4 @@
-"""The report: what it says, that no text can break out of it, and (with a browser) that it works."""
+"""The report: its content, escaping of all text, and (with a browser) its behaviour."""
 
 import html
 import json
@@ -101,7 +101,7 @@ def test_comparison():
     ]
 
 
-def test_a_model_that_answers_all_alike_is_called_that():
+def test_collapsed_model_is_detected():
     rows = [(f"q{i}", "Who?", f"Ann and Bob {i}", ["Bob"]) for i in range(40)]
     golden = {row[0]: ["Bob", "Ann", "and", str(i)][i % 4] for i, row in enumerate(rows)}
     assert detect_collapse(make_evaluation(golden, rows)) is None
@@ -165,7 +165,7 @@ def test_in_a_browser(browser, tmp_path):
     assert width <= window, "nothing is wider than a phone"
 
 
-def test_all_published_predictions_open_at_once(browser, shared, tmp_path):
+def test_report_on_all_published_predictions_opens(browser, shared, tmp_path):
     data = ("--validation_file", shared / "data/squad/dev-v1.1.json.gz", "--output_dir", tmp_path)
     run(evaluate_qa, "--predictions", shared / "data/predictions/v1.1-bert-large-ensemble.json.gz", *data)
     begun = time.perf_counter()

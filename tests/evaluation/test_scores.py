@@ -1,4 +1,4 @@
-"""Scores of a set of predictions: equal to the metric that ``evaluate`` loads, and computed once for each set."""
+"""Scores of predictions equal those of the metric that ``evaluate`` loads, and are computed once per set."""
 
 import gzip
 import json
@@ -19,7 +19,7 @@ TEXTS = ["red apple", "the red apple", "green apple", "pear", "", "U.S.", "a"]
 
 
 def random_task(seed: int, count: int = 400, answerable: float = 0.6):
-    """References, predictions of most of them, and null odds with ties; in no order of their ids."""
+    """Return references, predictions for most of them, and null odds with ties; not sorted by id."""
     rng = random.Random(seed)
     ids = [f"{rng.random():.9f}" for _ in range(count)]
     references = [
@@ -85,7 +85,7 @@ def test_metrics_to_choose_the_best_model_by():
 
 
 def test_each_set_of_predictions_is_scored_once(tiny_data, tiny_model, tmp_path, monkeypatch):
-    """Those of the model, for SQuAD 2.0 its best spans, those of perfect logits, and the ones compared with."""
+    """The model's predictions, its best spans for SQuAD 2.0, those of perfect logits, and the compared ones."""
     import qa.evaluation.scores
 
     train_tiny(tiny_data, tiny_model, tmp_path / "run", "--max_steps", 1, "--version_2_with_negative", "true")

@@ -1,4 +1,4 @@
-"""Scores against hand-worked pairs and against the official scores of published systems."""
+"""Scores compared with manual examples and with the official scores of published systems."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ from qa.evaluation.squad_metric import best_scores, f1_score, normalize_answer
     [
         ("The Vindel River!", ["vindel river"], 1, 1.0),
         ("an apple a day", ["apple day"], 1, 1.0),
-        ("red apple", ["green apple"], 0, 0.5),  # one of two words each way
+        ("red apple", ["green apple"], 0, 0.5),  # one of two words on both sides
         ("big red apple", ["apple"], 0, 0.5),  # precision 1/3, recall 1
         ("big big apple", ["big apple apple"], 0, 2 / 3),  # words count as often as they occur
         ("apple", ["pear", "apple pie"], 0, 2 / 3),  # the best of the gold answers
@@ -25,7 +25,7 @@ from qa.evaluation.squad_metric import best_scores, f1_score, normalize_answer
         ("", [], 1, 1.0),
         ("U.S.", ["us"], 1, 1.0),
         ("São Tomé", ["Sao Tome"], 0, 0.0),  # accents stay
-        ("东京", ["东京。"], 0, 0.0),  # only ASCII punctuation goes
+        ("东京", ["东京。"], 0, 0.0),  # only ASCII punctuation is removed
         ("7–8", ["78"], 0, 0.0),  # an en dash stays
         ("theatre", ["atre"], 0, 0.0),  # articles are whole words
     ],
@@ -47,7 +47,7 @@ def references(answers: dict[str, list[str]]) -> list[dict]:
     return [{"id": key, "answers": {"text": texts, "answer_start": [0] * len(texts)}} for key, texts in answers.items()]
 
 
-def test_metric_by_hand():
+def test_metric_v1():
     golds = references({"1": ["Ann"], "2": ["green apple"], "3": ["x"]})
     texts = {"1": "ann", "2": "red apple", "3": None}
     predictions = [{"id": key, "prediction_text": text} for key, text in texts.items()]
@@ -55,7 +55,7 @@ def test_metric_by_hand():
     assert scores == {"exact_match": 100 / 3, "f1": 50.0}, "a question without prediction scores 0"
 
 
-def test_metric_v2_by_hand():
+def test_metric_v2():
     golds = references({"1": ["Ann"], "2": [], "3": []})
     texts = {"1": "ann", "2": "", "3": "something"}
     scores = load("squad_v2").compute(predictions=without_odds(texts), references=golds)
@@ -68,8 +68,8 @@ def without_odds(texts: dict[str, str]) -> list[dict]:
     return [{"id": key, "prediction_text": text, "no_answer_probability": None} for key, text in texts.items()]
 
 
-def test_best_thresholds_by_hand():
-    """In the order of their odds: a right answer, a wrong one, one where there is none, one half right."""
+def test_best_thresholds():
+    """In the order of their odds: a correct answer, a wrong one, one to an unanswerable question, a partly correct."""
     golds = references({"1": ["Ann"], "2": ["Bob"], "3": [], "4": ["red apple"]})
     texts, odds = {"1": "Ann", "2": "x", "3": "y", "4": "apple"}, {"1": -3.0, "2": -1.0, "3": 0.5, "4": 2.0}
     predictions = [{"id": key, "prediction_text": texts[key], "no_answer_probability": odds[key]} for key in texts]
@@ -96,7 +96,7 @@ def test_loads_without_network_in_an_empty_cache(tmp_path):
 
 
 @pytest.mark.parametrize("config", PUBLISHED)
-def test_published_systems_score_to_the_last_digit(shared, config):
+def test_scores_of_published_systems_are_exact(shared, config):
     data, system, expected = PUBLISHED[config]
     with gzip.open(shared / f"data/squad/{data}.json.gz") as file:
         articles = json.load(file)["data"]

@@ -1,4 +1,4 @@
-"""Small tokenizers, models and data, made here; nothing is downloaded."""
+"""Small tokenizers, models and data, built without downloads."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def bert() -> PreTrainedTokenizerFast:
 
 
 def roberta() -> PreTrainedTokenizerFast:
-    """Two separators, bytes as characters, offsets that begin on the space before a word."""
+    """Byte-level, with two separators and offsets that include the space before a word."""
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False)
@@ -46,7 +46,7 @@ def roberta() -> PreTrainedTokenizerFast:
 
 
 def unigram(special: list[str]) -> Tokenizer:
-    """Sentencepiece-like: NFKC, words that carry the space before them."""
+    """Like SentencePiece: NFKC, and words that include the space before them."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -63,7 +63,7 @@ def deberta() -> PreTrainedTokenizerFast:
 
 
 def xlnet() -> PreTrainedTokenizerFast:
-    """The context first, CLS last, padding on the left."""
+    """Context first, CLS last, padding on the left."""
     tokenizer = unigram(["<pad>", "<unk>", "<cls>", "<sep>"])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A <sep> <cls>:2", pair="$A <sep> $B:1 <sep>:1 <cls>:2", special_tokens=[("<cls>", 2), ("<sep>", 3)]
@@ -73,13 +73,13 @@ def xlnet() -> PreTrainedTokenizerFast:
 
 
 def llama() -> PreTrainedTokenizerFast:
-    """Spaces are marks, with one before the first word only, and a whole text is one word; bytes for the rest."""
+    """Spaces become marks, with an additional one at the start, and a text is one word; byte fallback."""
     special, byte_tokens = ["<unk>", "<s>", "</s>", "<pad>"], [f"<0x{byte:02X}>" for byte in range(256)]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     train(tokenizer, trainers.BpeTrainer(vocab_size=500, special_tokens=special + byte_tokens))
     state = json.loads(tokenizer.to_str())
-    state["added_tokens"] = state["added_tokens"][: len(special)]  # bytes are tokens, but not special ones
+    state["added_tokens"] = state["added_tokens"][: len(special)]  # byte tokens are not special tokens
     tokenizer = Tokenizer.from_str(json.dumps(state))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     tokenizer.post_processor = processors.TemplateProcessing(

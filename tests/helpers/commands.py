@@ -1,4 +1,4 @@
-"""The commands as a person types them, in this process."""
+"""Run the commands in this process, as a user would."""
 
 import json
 import sys

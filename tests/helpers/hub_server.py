@@ -1,8 +1,8 @@
 """A Hub small enough for tests: on loopback, over HTTP, for the unmodified ``huggingface_hub`` client.
 
 It knows users' tokens, creates repositories, checks cards, takes files (small ones in the commit, large ones by
-Git LFS) and serves them. ``refuse`` makes it answer a request otherwise, or not at all; ``log`` and ``received``
-are what it was asked and sent.
+Git LFS) and serves them. ``refuse`` makes it answer a request with an error, or not at all; ``log`` and ``received``
+record the requests and their bodies.
 """
 
 import base64
@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
-CUT, LOST = 0, -1  # the connection ends in the middle of the request; or after it was done, without a reply
+CUT, LOST = 0, -1  # the connection is closed in the middle of the request, or after it succeeded, without a reply
 LFS_FROM = 10_000  # bytes; larger files and weights go by LFS
 WRITE, READ, FINE, NARROW = "hf_write_secret", "hf_read_secret", "hf_fine_secret", "hf_narrow_secret"
 
@@ -106,7 +106,7 @@ class HubServer(ThreadingHTTPServer):
         return [request for request in self.log if request.startswith("PUT ")]
 
     def handle_error(self, request, client_address):
-        if not isinstance(sys.exception(), (ConnectionError, ValueError)):  # a connection that was cut is no error
+        if not isinstance(sys.exception(), (ConnectionError, ValueError)):  # a closed connection is not an error
             self.errors.append(repr(sys.exception()))
 
 
@@ -129,7 +129,7 @@ def serve_to_client(monkeypatch, cache: Path) -> Iterator[HubServer]:
         template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
-        monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # keeps the address it was first used with
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it caches the address
         monkeypatch.setenv("HF_TOKEN", WRITE)
         yield server
         assert server.errors == []
@@ -137,7 +137,7 @@ def serve_to_client(monkeypatch, cache: Path) -> Iterator[HubServer]:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # one packet a reply: head and body apart would wait for each other
+    wbufsize = -1  # buffered, so that a reply is one packet
     disable_nagle_algorithm = True
     server: HubServer
 
@@ -198,7 +198,7 @@ class Handler(BaseHTTPRequestHandler):
         return TOKENS.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
 
     def repository(self, name: str) -> Repository | None:
-        """The repository, or None after a refusal was sent: there is none, or it is private."""
+        """Return the repository, or None after replying that it does not exist or is private."""
         found = self.server.repositories.get(name)
         if found is None or (found.private and not self.token()):
             self.reply(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
@@ -237,7 +237,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(409 if there else 200, url | ({"error": "You already created this model repo"} if there else {}))
 
     def validate(self, body: bytes) -> None:
-        """As the Hub: the metadata is YAML, and every result of the model-index names task, data set and metrics."""
+        """Validate a card as the Hub does: YAML metadata; results in the model-index name task, dataset and metrics."""
         content, errors = json.loads(body)["content"], []
         try:
             data = yaml.safe_load(re.match(r"---\n(.*?)\n---", content, re.S).group(1))

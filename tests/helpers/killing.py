@@ -1,4 +1,4 @@
-"""Trains a tiny model, killed again and again, until it is finished. Run by test_surviving.py in its own process.
+"""Train a tiny model until it is finished, killing it repeatedly. Run by test_surviving.py in its own process.
 
     python tests/helpers/killing.py FOLDER ARGUMENTS_FILE SEED KILLS
 
@@ -25,7 +25,7 @@ EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtr
 
 
 def attempt(folder: Path, argv: list[str], touches: int | None, steps: int | None) -> None:
-    """One run of train.py in this process, which dies at the given touch of the folder or step."""
+    """Run train.py in this process, which is killed at the given access to the folder or step."""
     left = {"touches": touches, "steps": steps}
 
     def count(what: str) -> None:
@@ -56,7 +56,7 @@ def attempt(folder: Path, argv: list[str], touches: int | None, steps: int | Non
 
 
 def run(folder: Path, argv: list[str], touches: int | None = None, steps: int | None = None) -> int:
-    """The exit status of one attempt in a fork; -9 where it was killed."""
+    """Return the exit status of one attempt in a fork; -9 if it was killed."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -86,7 +86,7 @@ def main(folder: str, arguments_file: str, seed: str, kills: str) -> None:
     torch.set_num_threads(1)  # before any fork
     while killed < int(kills):
         runs += 1
-        restart = (folder / FINISHED).exists()  # killed often enough to be finished: begin anew, and go on killing
+        restart = (folder / FINISHED).exists()  # finished before enough kills: start again from scratch
         more = ["--overwrite_output_dir", "true"] if restart else []
         if rng.random() < 0.8:
             status = run(folder, argv + more, touches=rng.randrange(150))

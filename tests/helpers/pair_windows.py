@@ -1,4 +1,4 @@
-"""The windows of a batch in plain loops over what transformers makes of each pair: what the package has to equal."""
+"""Reference implementation: the windows of a batch, in plain loops over the pairs that transformers encodes."""
 
 from transformers import PreTrainedTokenizerBase
 
@@ -22,7 +22,7 @@ def trim(context: str, start: int, end: int) -> list[int]:
 
 
 def find_label(offsets: list[list[int]], answers: dict) -> tuple[int, int] | None:
-    """First and last token of the first answer among a window's context tokens; None where it is not wholly there."""
+    """Return the first and last token of the first answer in a window; None if it is not completely there."""
     if not offsets or not answers["text"] or answers["answer_start"][0] < 0:
         return None
     text, begin = answers["text"][0], answers["answer_start"][0]

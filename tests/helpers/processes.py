@@ -1,9 +1,9 @@
-"""One of several processes of test_distributed.py: runs train.py as often as a plan says, and notes what it saw.
+"""One of several processes of test_distributed.py: run train.py as a plan says, and record scores.
 
     torchrun --nproc_per_node 2 tests/helpers/processes.py PLAN
 
-PLAN is a JSON list of runs: ``argv`` of train.py, and where wanted ``signal`` [process, step, number] and ``pause``,
-seconds after every step. Beside it ``seen-PROCESS.json`` gets one entry for each run that came to an end.
+PLAN is a JSON list of runs: ``argv`` of train.py, and optionally ``signal`` [process, step, number] and ``pause``,
+seconds after every step. ``seen-PROCESS.json`` in the same folder gets one entry for each completed run.
 """
 
 import json
@@ -22,7 +22,7 @@ RANK = int(os.environ["RANK"])
 
 
 class Watch(transformers.TrainerCallback):
-    """Notes the scores that this process knows, and does to it what the plan says."""
+    """Record the scores of this process, and send it the signals and pauses of the plan."""
 
     def __init__(self, run: dict, seen: dict):
         self.run, self.seen = run, seen

@@ -1,4 +1,4 @@
-"""Official scores of two published systems, whose predictions lie beside the repository."""
+"""Official scores of two published systems, whose predictions are in ../shared."""
 
 # name of the metric's configuration: (data, system, scores)
 PUBLISHED = {

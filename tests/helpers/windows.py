@@ -1,4 +1,4 @@
-"""Windows, batches and searches that several tests use."""
+"""Windows, batches and searches shared by several tests."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ LENGTHS = np.random.default_rng(0).gamma(5, 36, 4003).clip(20, 384).astype(int) 
 
 
 def find_spans(start, end, windows, examples, n_best=20, longest=30):
-    """The search from all logits (W, L)."""
+    """Return the best spans from all logits (W, L)."""
     return search(find_candidates(start, end, windows, n_best), windows, examples, n_best, longest)
 
 

@@ -1,4 +1,4 @@
-"""Asking: the answers of the removed pipeline, whatever the form of the input, and the command around them."""
+"""``QuestionAnswerer`` and ``ask.py``: the answers of the removed pipeline, for every form of input."""
 
 import collections
 import copy
@@ -54,7 +54,7 @@ def test_one_answer_and_several(answerer):
     assert all(CONTEXT[item["start"] : item["end"]] == item["answer"] != "" for item in several)
 
 
-def test_the_lengths_are_those_saved_with_the_model(answerer):
+def test_saved_lengths_are_used(answerer):
     assert (answerer.settings.max_seq_length, answerer.settings.doc_stride) == (48, 8)
     assert answerer(QUESTIONS[0], CONTEXT) == answerer(QUESTIONS[0], CONTEXT, max_seq_len=48, doc_stride=8)
     assert answerer(QUESTIONS[0], CONTEXT) != answerer(QUESTIONS[0], CONTEXT, max_seq_len=64, doc_stride=8)
@@ -89,7 +89,7 @@ def test_every_form_of_input(answerer):
         (lambda a: a(), "must be text"),
         (lambda a: a([{"question": "q"}]), "dictionaries with these two keys"),
         (lambda a: a("q", "c", top_k=0), "top_k must be at least 1"),
-        (lambda a: a("q", "c", max_seq_len=2000), "max_seq_length 2000 is more than the model takes"),
+        (lambda a: a("q", "c", max_seq_len=2000), "max_seq_length 2000 is longer than the model supports"),
         (
             lambda a: a("Where was Zoë born? " * 9, CONTEXT, max_seq_len=30, doc_stride=20),
             "doc_stride 20 leaves no room: question .* has .* tokens",
@@ -99,12 +99,12 @@ def test_every_form_of_input(answerer):
         (lambda a: ask.pipeline("question-answering", model=a.model), "needs its tokenizer"),
     ],
 )
-def test_what_cannot_be_asked(answerer, call, message):
+def test_invalid_calls(answerer, call, message):
     with pytest.raises(UserError, match=message):
         call(answerer)
 
 
-def test_batched_or_not(answerer):
+def test_answers_do_not_depend_on_batching(answerer):
     pairs = [{"question": q, "context": CONTEXT[i:]} for q in QUESTIONS for i in range(0, 300, 30)]
     single = [answerer(pair, batch_size=1, top_k=3) for pair in pairs]
     for batch_size in (2, 7, 64):
@@ -113,7 +113,7 @@ def test_batched_or_not(answerer):
             assert [x["score"] for x in one] == pytest.approx([x["score"] for x in other], abs=1e-6)
 
 
-def test_windows_held_at_once_do_not_change_answers(answerer, monkeypatch):
+def test_answers_do_not_depend_on_the_chunk_size(answerer, monkeypatch):
     pairs = [(q, CONTEXT[i:]) for q in QUESTIONS for i in range(0, 300, 60)]
     whole = list(answerer.stream(pairs))
     monkeypatch.setattr(answerer_module, "WINDOWS", 1)
@@ -124,13 +124,13 @@ def test_windows_held_at_once_do_not_change_answers(answerer, monkeypatch):
 
 
 def test_many_answers_where_one_text_repeats(answerer):
-    """The pipeline took the best spans first and merged equal texts after, so that few were left."""
+    """The pipeline took the best spans first and then merged equal texts, which left few answers."""
     several = answerer("Where?", "Sollen Sollen sollen SOLLEN Ørby 1931 " * 3, top_k=8)
     assert len(several) == 8 == len({item["answer"].lower() for item in several})
     assert {item["answer"] for item in answerer("Where?", "Sollen Ørby", top_k=9)} == {"Sollen", "Ørby", "Sollen Ørby"}
 
 
-def test_nothing_to_read(answerer):
+def test_empty_context(answerer):
     empty = {"score": 0.0, "start": 0, "end": 0, "answer": ""}
     assert answerer("Who?", " ") == answerer("Who?", "") == empty
     assert answerer("Who?", "", top_k=2) == [empty]
@@ -139,7 +139,7 @@ def test_nothing_to_read(answerer):
 
 
 def by_hand(answerer, question: str, context: str, top_k: int) -> dict[str, float]:
-    """The pipeline's search over one window, in plain loops: text in lower case to score."""
+    """Return the scores by lowercase text, from the pipeline's search over one window in plain loops."""
     encoded = answerer.tokenizer(question, context, return_tensors="pt", return_token_type_ids=True)
     with torch.no_grad():
         output = answerer.model(**encoded)
@@ -158,15 +158,15 @@ def by_hand(answerer, question: str, context: str, top_k: int) -> dict[str, floa
     return dict(scores.most_common(top_k))
 
 
-def test_scores_are_those_of_a_plain_search(answerer):
+def test_scores_match_a_plain_search(answerer):
     for question in QUESTIONS:
         found = answerer(question, CONTEXT[:82], top_k=4)
         wanted = by_hand(answerer, question, CONTEXT[:82], 4)
         assert {x["answer"].lower(): pytest.approx(x["score"], abs=1e-6) for x in found} == wanted
 
 
-def test_no_answer_as_the_evaluation_decides(trained, tiny_data):
-    """With the model's own settings "" is given where, and only where, evaluate_qa.py gives it."""
+def test_no_answer_matches_evaluation(trained, tiny_data):
+    """With the model's settings, the answer is "" if and only if that of evaluate_qa.py is."""
     rows = [item for part in read_gz(tiny_data / "dev.json.gz")["data"] for item in part["paragraphs"]]
     contexts = [f"{row['context']} {CONTEXT[i * 9 :]}" for i, row in enumerate(rows)]
     questions = [row["qas"][0]["question"] for row in rows]
@@ -200,7 +200,7 @@ def read_gz(path: Path) -> dict:
 
 
 def windows_from_kept_contexts(tokenizer, pairs: list[tuple[str, str]], settings: WindowSettings) -> list[dict]:
-    """The windows of ``QuestionAnswerer``, with the columns of training that it has, and the words of their tokens."""
+    """Return the windows of ``QuestionAnswerer``, in the columns of training, and the words of their tokens."""
     asker = SimpleNamespace(tokenizer=tokenizer, context=lambda text: TokenizedContext.from_text(text, tokenizer))
     found = []
     for part in ask.QuestionAnswerer.windows(asker, pairs, settings):
@@ -214,14 +214,14 @@ def windows_from_kept_contexts(tokenizer, pairs: list[tuple[str, str]], settings
 
 
 def without_truncation_to_the_right(tokenizer):
-    """Windows from the end to the beginning: not what a kept context's tokens give, so that pairs are tokenized."""
+    """Windows start at the end of the context, which its cached tokens cannot give, so pairs are tokenized."""
     tokenizer.truncation_side = "left"
     return tokenizer
 
 
 @pytest.mark.parametrize("lengths", [(40, 8, 12), (64, 31, 16), (200, 0, 64)])
 @pytest.mark.parametrize("family", [*FAMILIES, "cut from the left"])
-def test_windows_of_a_kept_context_are_those_of_training(family, lengths):
+def test_windows_of_a_cached_context_match_training(family, lengths):
     tokenizer = FAMILIES.get(family, lambda: without_truncation_to_the_right(FAMILIES["deberta"]()))()
     settings = WindowSettings(*lengths)
     assert (joining_template(tokenizer) is None) == (family not in FAMILIES)
@@ -239,7 +239,7 @@ def test_windows_of_a_kept_context_are_those_of_training(family, lengths):
             assert all(w[0] <= p[0] and p[1] <= w[1] for w, p in zip(words, places, strict=True) if p[0] < p[1])
 
 
-def test_a_tokenizer_whose_pairs_are_not_their_parts_answers(answerer):
+def test_tokenizer_whose_pairs_are_not_their_parts(answerer):
     tokenizer = copy.deepcopy(answerer.tokenizer)
     other = ask.QuestionAnswerer(answerer.model, without_truncation_to_the_right(tokenizer), answerer.settings)
     assert joining_template(tokenizer) is None
@@ -250,8 +250,8 @@ def test_a_tokenizer_whose_pairs_are_not_their_parts_answers(answerer):
     assert other("Who?", "")["answer"] == ""
 
 
-def test_words_where_no_spaces_are_written():
-    """To some tokenizers a Japanese sentence is one word; widening to it would answer with everything."""
+def test_words_in_scripts_without_spaces():
+    """For some tokenizers a Japanese sentence is one word; extending an answer to it would return everything."""
     text = "川はきたから Sollen"
     offsets = np.array([[i, i + 1] for i in range(6)] + [[7, 10], [10, 13]])
     words = whole_words(text, offsets, [0] * 6 + [1, 1])
@@ -264,14 +264,14 @@ def old_answers() -> dict:
     return read_gz(Path(__file__).parents[1] / "fixtures/pipeline_reference.json.gz")
 
 
-# What differs on purpose. A word with Han characters is not widened, so fewer spans share its text ...
+# Intentional differences. An answer with Han characters is not extended, so fewer spans share its text ...
 OTHER_WORDS = {("tiny", "impossible", "5728661e2ca10214002da2e9")}
-# ... and where the old pipeline found fewer than top_k different texts, ours looks on for others.
+# ... and if the old pipeline found fewer than top_k different texts, ours searches further.
 FEWER = {("tiny", "small", "56f7f2e0aef2371900625cb0")}
 
 
 @pytest.mark.parametrize("name", ["tiny", "minilm"])
-def test_answers_are_those_of_the_removed_pipeline(name, shared, old_answers, tmp_path):
+def test_answers_match_the_removed_pipeline(name, shared, old_answers, tmp_path):
     folder = tmp_path / "tiny"
     if name == "tiny":
         reference.make_tiny(shared / "albert-base-v2", folder)
@@ -355,7 +355,7 @@ def test_a_file_of_questions(trained, answerer, tmp_path, capsys, monkeypatch):
             run(ask, *options)
 
 
-def test_an_interrupted_file_of_questions_keeps_what_it_has(answerer, tmp_path, monkeypatch, capsys):
+def test_interrupted_file_of_questions_keeps_its_answers(answerer, tmp_path, monkeypatch, capsys):
     first = {"score": 1.0, "start": 0, "end": 3, "answer": "Zoë"}
 
     def stream(pairs):
@@ -369,7 +369,7 @@ def test_an_interrupted_file_of_questions_keeps_what_it_has(answerer, tmp_path, 
     assert read(tmp_path / "out.jsonl.part") == {"question": "a"} | first and not (tmp_path / "out.jsonl").exists()
 
 
-def test_asking_on(trained, monkeypatch, capsys):
+def test_asking_repeatedly(trained, monkeypatch, capsys):
     typed = iter([QUESTIONS[0], QUESTIONS[1], ""])
     monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
@@ -390,7 +390,7 @@ def test_asking_on(trained, monkeypatch, capsys):
         (("--top_k", "0"), "top_k must be at least 1"),
     ],
 )
-def test_each_mistake_is_one_clear_line(argv, message, tmp_path, monkeypatch):
+def test_invalid_options_are_one_line_errors(argv, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as error:
         run(ask, *argv)
@@ -400,7 +400,7 @@ def test_each_mistake_is_one_clear_line(argv, message, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_thousands_of_questions_about_one_long_text(shared, tmp_path, capsys):
-    """2,000 questions, 50,000 characters: what they cost beside the model, whose place a constant function takes."""
+    """2,000 questions, 50,000 characters: time and memory without the model, which a constant function replaces."""
     resource = pytest.importorskip("resource", reason="Windows has no `resource` to measure memory with")
     reference.make_tiny(shared / "albert-base-v2", tmp_path)
     answerer = ask.pipeline("question-answering", model=tmp_path)
@@ -425,13 +425,13 @@ def test_thousands_of_questions_about_one_long_text(shared, tmp_path, capsys):
             "answers": [{"text": [], "answer_start": []}],
         }
         make_windows(columns, [0], answerer.tokenizer, sizes)
-    anew = (time.perf_counter() - begin) * 100
+    every = (time.perf_counter() - begin) * 100
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.perf_counter()
     assert sum(1 for _ in answerer.stream((question, text) for question in questions)) == 2000
     whole = time.perf_counter() - begin
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
     with capsys.disabled():
-        print(f"\n{sum(map(len, parts)):,} windows; tokenizing once {once:.1f} s, for each question anew {anew:.0f} s;"
-              f" all but the model {whole:.1f} s, {memory:.0f} MiB more")  # fmt: skip
-    assert once < anew / 10 and memory < 100
+        print(f"\n{sum(map(len, parts)):,} windows; tokenizing once {once:.1f} s, for each question {every:.0f} s;"
+              f" everything but the model {whole:.1f} s, {memory:.0f} MiB more")  # fmt: skip
+    assert once < every / 10 and memory < 100

@@ -1,4 +1,4 @@
-"""All windows of the SQuAD 1.1 dev set against the plain loops that the arrays replace: the same answers, sooner."""
+"""Post-processing of the SQuAD 1.1 dev set, compared with plain loops: the same answers in less time."""
 
 import collections
 import gc
@@ -21,7 +21,7 @@ N_BEST, LONGEST = 20, 30
 
 @pytest.fixture(scope="module")
 def dev(shared, tmp_path_factory):
-    """Examples, windows, and logits that know the label but for noise."""
+    """Examples, windows, and logits that are the labels plus noise."""
     args = DataArguments(validation_file=str(shared / "data/squad/dev-v1.1.json.gz"))
     tokenizer = AutoTokenizer.from_pretrained(shared / "albert-base-v2")
     examples = load_splits(args, ("validation",))["validation"].examples
@@ -35,12 +35,12 @@ def dev(shared, tmp_path_factory):
     start[rows, windows.start_positions] += 4
     end[rows, windows.end_positions] += 4
     padding = np.arange(384) >= windows.length[:, None]
-    start[padding] = end[padding] = -1e4  # the plain loops look at padding too
+    start[padding] = end[padding] = -1e4  # the plain loops also read padding
     return examples["id"][:], examples["context"][:], windows, start, end
 
 
 def as_features(windows: WindowArrays) -> dict[int, list[dict]]:
-    """Windows as plain dictionaries, by example: offsets of every token, None outside the context."""
+    """Return the windows of each example as dictionaries with offsets, None outside the context."""
     features = collections.defaultdict(list)
     for row, example in enumerate(windows.example_index.tolist()):
         first, last = windows.tokens[row], windows.tokens[row + 1]
@@ -52,7 +52,7 @@ def as_features(windows: WindowArrays) -> dict[int, list[dict]]:
 
 
 def plain_answers(features, examples, ids, contexts, all_starts, all_ends, has_unanswerable):
-    """Loops over examples, their windows, start and end candidates, and lists of dictionaries that are sorted."""
+    """Return the answers computed in plain loops over examples, windows, and start and end candidates."""
     predictions, nbest, odds = {}, {}, {}
     for index in examples:
         found, null = [], None
@@ -106,10 +106,10 @@ def ours(dev, has_unanswerable):
 
 
 @pytest.mark.parametrize("has_unanswerable", [False, True])
-def test_a_sample_of_500_is_answered_as_by_plain_loops(dev, has_unanswerable):
+def test_sample_of_500_matches_plain_loops(dev, has_unanswerable):
     ids, contexts, windows, start, end = dev
     start = start.copy()
-    start[:, 0] += 3 * has_unanswerable  # so that about half of the examples are answered by nothing
+    start[:, 0] += 3 * has_unanswerable  # so that about half of the answers are empty
     sample = np.random.default_rng(1).permutation(len(ids))[:500].tolist()
     answers = ours((ids, contexts, windows, start, end), has_unanswerable)
     features, lists = as_features(windows), answers.nbest
@@ -124,8 +124,8 @@ def test_a_sample_of_500_is_answered_as_by_plain_loops(dev, has_unanswerable):
         assert not has_unanswerable or answers.null_odds[key] == pytest.approx(odds[key], abs=1e-5)
 
 
-def test_all_windows_are_answered_many_times_faster(dev):
-    """Side by side, three times each; n-best texts included on both sides."""
+def test_answers_are_many_times_faster_than_plain_loops(dev):
+    """Both are timed in turn, three times each, and include n-best texts."""
     ids, contexts, windows, start, end = dev
     features, ratios = as_features(windows), []
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""The span search against a brute force over every pair of tokens, on random logits, windows and offsets."""
+"""The span search compared with brute force over all pairs of tokens, on random logits, windows and offsets."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ INFINITY = float("inf")
 
 
 def make_arrays(shapes: list[tuple[int, int, int, int]], rng: np.random.Generator) -> WindowArrays:
-    """Windows from (example, question tokens, context tokens, tokens after it), with random offsets."""
+    """Return windows of (example, question tokens, context tokens, tokens after it), with random offsets."""
     offsets, tokens = [], [0]
     for _, _, context, _ in shapes:
         ends = np.cumsum(rng.integers(0, 4, context)) + 1
@@ -42,7 +42,7 @@ def make_arrays(shapes: list[tuple[int, int, int, int]], rng: np.random.Generato
 
 
 def brute_force(start, end, arrays, example, n_best, longest) -> list[tuple]:
-    """Every pair of the best starts and ends of every window, ordered by Python's stable sort."""
+    """Return all pairs of the best starts and ends of every window, ordered by Python's stable sort."""
     found = []
     for row in np.flatnonzero(arrays.example_index == example).tolist():
         length, begin = int(arrays.length[row]), int(arrays.context_start[row])
@@ -112,7 +112,7 @@ def test_best_tokens_are_those_of_a_stable_sort_on_any_device(rows, count, data)
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(WINDOW, min_size=1, max_size=6), st.integers(1, 9), st.data())
-def test_perfect_candidates_are_those_of_logits_that_know_the_label(shapes, count, data):
+def test_perfect_candidates_match_perfect_logits(shapes, count, data):
     arrays = make_arrays(shapes, np.random.default_rng(0))
     start, end = np.zeros((2, len(shapes), int(arrays.length.max())), np.float32)
     for i in range(len(shapes)):
@@ -154,7 +154,7 @@ def test_order_of_windows_does_not_matter(shapes, seed):
 
 
 def one_window(starts: list[float], ends: list[float]) -> tuple[np.ndarray, np.ndarray, WindowArrays]:
-    """CLS, then a context of one character a token."""
+    """Return a window of CLS and a context with one character per token."""
     size = len(starts) - 1
     arrays = make_arrays([(0, 1, size, 0)], np.random.default_rng(0))
     arrays.offset_mapping[:] = np.stack([np.arange(size), np.arange(1, size + 1)], axis=1)
@@ -187,7 +187,7 @@ def test_lowest_null_score_of_all_windows_counts():
     assert null_scores(start, end, arrays, 2).tolist() == [[1, 1], [9, 9]]
 
 
-def test_an_example_without_spans_is_answered_by_nothing():
+def test_example_without_spans_has_an_empty_answer():
     arrays = make_arrays([(0, 2, 0, 1)], np.random.default_rng(0))
     start = end = np.zeros((1, 3), np.float32)
     spans = find_spans(start, end, arrays, 1)

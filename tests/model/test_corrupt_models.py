@@ -1,6 +1,6 @@
 """Corrupt model folders either load with the weights that were saved, or are rejected in one line.
 
-Never another exception, a hang, other weights, or code that the folder brings. All variants are generated from fixed
+Never another exception, a hang, other weights, or running code of the folder. All variants are generated from fixed
 seeds; the message of a failing one contains its number.
 """
 

@@ -1,4 +1,4 @@
-"""What is faster or smaller gives the same result; what has failed is called failed."""
+"""Optimizations do not change results, running out of memory is handled, and failed training is detected."""
 
 import functools
 import json
@@ -42,7 +42,7 @@ def albert(**more) -> AlbertForQuestionAnswering:
 
 
 def step(model: nn.Module, width: int | None = None, lengths=(9, 17, 33, 40)) -> tuple[float, dict[str, torch.Tensor]]:
-    """Loss and gradients of one batch of windows of so many tokens."""
+    """Return loss and gradients of one batch of windows of ``lengths`` tokens."""
     model.zero_grad()
     batch = collate(list(lengths), width)
     start, end = batch.pop("start_positions"), batch.pop("end_positions")
@@ -61,7 +61,7 @@ def options(**more) -> TrainingOptions:
     return TrainingOptions(output_dir="", report_to="none", **more)
 
 
-def test_fused_gelu_is_the_same_function_and_keeps_its_name():
+def test_fused_gelu_matches_gelu_new_and_keeps_its_name():
     x = torch.linspace(-9, 9, 1001, dtype=torch.float64, requires_grad=True)
     ours, theirs = (function(x) for function in (nn.GELU(approximate="tanh"), ACT2FN["gelu_new"]))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
@@ -81,7 +81,7 @@ def test_fused_gelu_is_the_same_function_and_keeps_its_name():
 
 
 def kept_bytes(model: nn.Module, lengths=(64, 64, 64, 64)) -> int:
-    """Of activations that the forward pass keeps for the backward pass, each storage once."""
+    """Return the bytes of activations kept for the backward pass, each storage counted once."""
     kept, own = {}, {weight.untyped_storage().data_ptr() for weight in model.parameters()}
 
     def note(tensor):
@@ -98,7 +98,7 @@ def kept_bytes(model: nn.Module, lengths=(64, 64, 64, 64)) -> int:
     return sum(kept.values())
 
 
-def test_the_mask_of_padding_is_made_once_and_changes_nothing():
+def test_padding_mask_is_created_once_and_does_not_change_results():
     model, lengths = albert(), (9, 17, 33, 64)
     theirs, kept = step(model), kept_bytes(model, lengths)
     prepare_model(model, options(fused_gelu=False))
@@ -112,7 +112,7 @@ def test_the_mask_of_padding_is_made_once_and_changes_nothing():
 
 
 def compiled_for(model: nn.Module, recompute: bool, widths: list[int]) -> int:
-    """How many graphs are made for batches of these lengths, two times each; every step is the uncompiled one."""
+    """Return the number of graphs for batches of these lengths, run twice each, and compare with uncompiled steps."""
     prepare_model(model, options())
     if recompute:
         model.activation_checkpointing_enable()
@@ -139,8 +139,8 @@ def test_layers_are_compiled_once_for_each_length(recompute):
     )
 
 
-def test_a_compiled_run_is_the_plain_one(tiny_data, tiny_model, tmp_path):
-    """Batches of 3 of 40 windows: the last one is smaller, and evaluation's have other sizes; both stay uncompiled."""
+def test_compiled_run_matches_uncompiled_run(tiny_data, tiny_model, tmp_path):
+    """Batches of 3 of 40 windows: the smaller last one, and evaluation with other sizes, run uncompiled."""
     from safetensors.torch import load_file
 
     more = ("--per_device_train_batch_size", 3, "--optim", "sgd", "--load_best_model_at_end", "false")
@@ -163,8 +163,8 @@ def test_a_compiled_run_is_the_plain_one(tiny_data, tiny_model, tmp_path):
             train_tiny(tiny_data, tiny_model, tmp_path / backend, *more, "--torch_compile_backend", backend)
 
 
-def test_a_step_is_the_same_however_it_is_cut(tiny_data, tiny_model, tmp_path):
-    """Steps of 15 of 40 windows, the last of 10, in batches of 15, of 5, and of 3, the very last one then of 1."""
+def test_step_does_not_depend_on_micro_batch_size(tiny_data, tiny_model, tmp_path):
+    """Steps of 15 of 40 windows, the last of 10, in micro-batches of 15, of 5, and of 3 (the last one of 1)."""
     from safetensors.torch import load_file
 
     more = ("--optim", "sgd", "--load_best_model_at_end", "false", "--save_strategy", "no", "--eval_strategy", "no")
@@ -180,7 +180,7 @@ def test_a_step_is_the_same_however_it_is_cut(tiny_data, tiny_model, tmp_path):
 
 
 class Waits(TorchDispatchMode):
-    """Counts how often the host reads a number out of a tensor, for which it would wait for the GPU."""
+    """Count how often the host reads a number from a tensor, which would synchronize with a GPU."""
 
     count = 0
 
@@ -189,7 +189,7 @@ class Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_no_step_waits_for_the_gpu(tiny_data, tiny_model, tmp_path):
+def test_steps_do_not_synchronize_with_the_gpu(tiny_data, tiny_model, tmp_path):
     more = ("--save_strategy", "no", "--eval_strategy", "no", "--load_best_model_at_end", "false")
     more += ("--per_device_train_batch_size", 1, "--gradient_accumulation_steps", 2)
 
@@ -204,7 +204,7 @@ def test_no_step_waits_for_the_gpu(tiny_data, tiny_model, tmp_path):
     assert waits(8, 2) == few + 2 * 4, "loss and gradient norm, four times: what is logged is read"
 
 
-def test_recomputation_keeps_less_and_gives_the_same():
+def test_activation_checkpointing_saves_memory_and_does_not_change_results():
     model = albert(num_hidden_layers=6)
     fuse_gelu(model)
     plain, kept = step(model), kept_bytes(model)
@@ -218,7 +218,7 @@ def test_recomputation_keeps_less_and_gives_the_same():
     assert list(model.state_dict()) == list(albert(num_hidden_layers=6).state_dict())
 
 
-def test_recomputation_draws_the_same_dropout():
+def test_activation_checkpointing_repeats_dropout():
     model = albert(hidden_dropout_prob=0.3)
     enable_albert_checkpointing(model)
     results = []
@@ -230,7 +230,7 @@ def test_recomputation_draws_the_same_dropout():
     assert_same_step(*results, 1e-6)
 
 
-def test_dropout_can_be_left_out():
+def test_dropout_can_be_disabled():
     model = albert(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
     assert step(model)[0] != step(model)[0]
     prepare_model(model, options(dropout=0.0))
@@ -238,7 +238,7 @@ def test_dropout_can_be_left_out():
     assert_same_step(step(model), step(albert()))
 
 
-def test_attention_is_fused_unless_asked_otherwise():
+def test_attention_is_fused_by_default():
     model = albert()
     assert model.config._attn_implementation == "sdpa"
     plain = step(model)
@@ -250,7 +250,7 @@ def test_attention_is_fused_unless_asked_otherwise():
 
 
 def test_a_saved_model_does_not_name_our_attention(tmp_path):
-    """It loads in a program that has never registered it, and says what it said before."""
+    """The saved model also loads in a program that has not registered our attention, with the same outputs."""
     model = albert()
     before = model.config.to_json_string()
     prepare_model(model, options())
@@ -260,8 +260,8 @@ def test_a_saved_model_does_not_name_our_attention(tmp_path):
     assert AlbertForQuestionAnswering.from_pretrained(tmp_path).config._attn_implementation == "sdpa"
 
 
-def test_albert_base_is_exact_to_1e_5():
-    """Each exact improvement against the plain path, with random weights, fp32, windows of 60 and 97 tokens."""
+def test_optimizations_of_albert_base_are_exact_to_1e_5():
+    """Compare each optimization with the unoptimized model: random weights, fp32, windows of 60 and 97 tokens."""
     sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
     sizes |= {"vocab_size": 1000, "hidden_act": "gelu_new", "hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}
 
@@ -287,12 +287,12 @@ def test_albert_base_is_exact_to_1e_5():
         assert_same_step((loss, gradients), plain)
 
 
-def test_precision_is_chosen_for_the_card():
+def test_precision_is_chosen_for_the_gpu():
     assert wanted_precision(options(), True) == "bf16" and wanted_precision(options(), False) == "fp16"
     assert wanted_precision(options(fp16=True), True) == "fp16"
     assert wanted_precision(options(precision="fp32"), True) == "fp32"
     assert wanted_precision(options(precision="fp16", fp16=True), True) == "fp16"
-    with pytest.raises(UserError, match="exclude each other"):
+    with pytest.raises(UserError, match="are mutually exclusive"):
         wanted_precision(options(precision="fp32", fp16=True), True)
     assert options().optim == "adamw_torch_fused", "the library's own default"
 
@@ -309,7 +309,7 @@ def log(losses: list[float], every: int = 50) -> list[dict]:
     return [{"step": every * (1 + i), "loss": loss} for i, loss in enumerate(losses)]
 
 
-def test_failure_is_told_from_a_slow_start():
+def test_divergence_is_distinguished_from_a_slow_start():
     uniform = math.log(180)
     assert detect_divergence([], 0, 1000, uniform) is None
     assert detect_divergence([{"step": 9, "eval_loss": 9.0}], 0, 1000, uniform) is None
@@ -324,7 +324,7 @@ def test_failure_is_told_from_a_slow_start():
 
 
 def break_at(monkeypatch, number: int, change) -> None:
-    """Changes the loss of one training step of ``QATrainer``, counted from 1."""
+    """Change the loss of one training step of ``QATrainer``, counted from 1."""
     original, calls = QATrainer.compute_loss, []
 
     def compute_loss(trainer, model, inputs, *args, **kwargs):
@@ -360,8 +360,10 @@ def losses(folder) -> list[float]:
     return [entry["loss"] for entry in history if "loss" in entry]
 
 
-def test_out_of_memory_is_the_same_step_in_smaller_parts(tiny_data, tiny_model, tmp_path, monkeypatch, capsys):
-    """Batches of 3, of which the last is smaller, in pairs; the fourth one does not fit, nor does the fifth's half."""
+def test_step_is_repeated_in_smaller_micro_batches_when_out_of_memory(
+    tiny_data, tiny_model, tmp_path, monkeypatch, capsys
+):
+    """Two batches of 3 per step, the last one smaller; the fourth does not fit, nor does half of the fifth."""
     from safetensors.torch import load_file
 
     def out_of_memory(loss, calls):
@@ -402,7 +404,7 @@ def test_out_of_memory_is_the_same_step_in_smaller_parts(tiny_data, tiny_model, 
         torch.testing.assert_close(weight, theirs[name], rtol=0, atol=1e-5)
 
 
-def test_evaluation_that_does_not_fit_ends_in_one_line(tiny_data, tiny_model, tmp_path, monkeypatch):
+def test_evaluation_out_of_memory_is_a_one_line_error(tiny_data, tiny_model, tmp_path, monkeypatch):
     original = AlbertForQuestionAnswering.forward
 
     @functools.wraps(original)
@@ -416,13 +418,13 @@ def test_evaluation_that_does_not_fit_ends_in_one_line(tiny_data, tiny_model, tm
         train_tiny(tiny_data, tiny_model, tmp_path / "run")
 
 
-def test_cuda_graphs_and_accumulated_gradients_exclude_each_other(tiny_data, tiny_model, tmp_path):
+def test_cuda_graphs_require_one_accumulation_step(tiny_data, tiny_model, tmp_path):
     mode = ("--torch_compile_mode", "reduce-overhead", "--gradient_accumulation_steps", 2)
     with pytest.raises(UserError, match="reduce-overhead needs gradient_accumulation_steps: 1"):
         train_tiny(tiny_data, tiny_model, tmp_path / "run", *mode)
 
 
-def test_what_never_fits_ends_in_one_line(tiny_data, tiny_model, tmp_path, monkeypatch):
+def test_training_out_of_memory_is_a_one_line_error(tiny_data, tiny_model, tmp_path, monkeypatch):
     def compute_loss(*args, **kwargs):
         raise torch.OutOfMemoryError("simulated")
 
@@ -435,7 +437,12 @@ def test_activation_checkpointing_is_an_option_of_the_command(tiny_data, tiny_mo
     from safetensors.torch import load_file
 
     more = ("--save_strategy", "no", "--eval_strategy", "no", "--max_steps", 3, "--max_eval_samples", 2)
-    more += ("--load_best_model_at_end", "false", "--optim", "sgd")  # Adam makes steps of gradients that are noise
+    more += (
+        "--load_best_model_at_end",
+        "false",
+        "--optim",
+        "sgd",
+    )  # Adam would amplify gradients that are rounding noise
     train_tiny(tiny_data, tiny_model, tmp_path / "plain", *more, "--fused_gelu", "false")
     train_tiny(tiny_data, tiny_model, tmp_path / "small", *more, "--activation_checkpointing", "true")
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("small", "plain"))

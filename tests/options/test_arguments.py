@@ -1,4 +1,4 @@
-"""One YAML file and overrides: what is read, and the one line that each mistake gives."""
+"""Parsing of a YAML file and command-line overrides, and their one-line errors."""
 
 import dataclasses
 import subprocess
@@ -30,7 +30,7 @@ def test_yaml_scalars_get_the_types_of_their_options(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
-def test_a_file_as_an_editor_saves_it(tmp_path, encoding):
+def test_config_encodings(tmp_path, encoding):
     path = tmp_path / "c.yaml"
     path.write_text("output_dir: Ørby\n", encoding=encoding)
     if encoding == "latin-1":
@@ -66,7 +66,7 @@ def test_command_line_overrides_the_file(tmp_path):
         ("", ["--seed=-1"], "seed must not be negative"),
         ("", ["--label_smoothing_factor", "0.1"], "label_smoothing_factor is not supported here"),
         ("", ["--accelerator_config", '{"foo": 1}'], "foo"),
-        ("", ["--validation_file", "a", "--validation_split_percentage", "9"], "exclude each other"),
+        ("", ["--validation_file", "a", "--validation_split_percentage", "9"], "are mutually exclusive"),
         ("help: true", [], "unknown option help"),
         ("evaluation_strategy: epoch", [], "evaluation_strategy is called eval_strategy now"),
         ("recovery_minutes: -1", [], "recovery_minutes must not be negative"),
@@ -85,17 +85,17 @@ def test_command_line_overrides_the_file(tmp_path):
         ("", ["--max_seq_length", "0"], "max_seq_length must be at least 1"),
         ("", ["--validation_split_percentage", "100"], "must be from 1 to 99"),
         ("", ["--load_best_model_at_end"], "--load_best_model_at_end requires the save and eval strategy to match"),
-        ("dataset_name: a\ntrain_file: b", [], "dataset_name and train_file exclude each other"),
+        ("dataset_name: a\ntrain_file: b", [], "dataset_name and train_file are mutually exclusive"),
         ("", ["--config_name", "a", "--model_name_or_path", "b"], "model_name_or_path and config_name exclude"),
     ],
 )
-def test_each_mistake_is_one_clear_line(tmp_path, text, argv, message):
+def test_invalid_options_are_one_line_errors(tmp_path, text, argv, message):
     with pytest.raises(UserError) as error:
         parse(tmp_path, text, *argv)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_command_line_replaces_the_files_alternative(tmp_path):
+def test_command_line_replaces_an_exclusive_option_of_the_file(tmp_path):
     text = "dataset_name: rajpurkar/squad\nmodel_name_or_path: albert/albert-base-v2\n"
     model, data, _ = parse(tmp_path, text, "--validation_file", "dev.json", "--config_name", "folder")
     assert data.dataset_name is None and model.model_name_or_path is None
@@ -114,7 +114,7 @@ def test_no_token_reaches_the_settings(tmp_path):
     assert "hf_secret" not in str(as_settings(training))
 
 
-def test_other_data_leave_the_saved_datas_limits_behind(tmp_path):
+def test_saved_data_limits_are_ignored_for_other_data(tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text("max_eval_samples: 9\nversion_2_with_negative: false\nvalidation_split_percentage: 9\n")
     same, _ = parse_arguments(ALL[1:], [], saved=str(path))
@@ -123,7 +123,7 @@ def test_other_data_leave_the_saved_datas_limits_behind(tmp_path):
     assert (other.max_eval_samples, other.version_2_with_negative, other.validation_split_percentage) == (None,) * 3
 
 
-def test_settings_saved_with_a_model_leave_the_run_behind(tmp_path):
+def test_saved_settings_of_the_run_itself_are_ignored(tmp_path):
     text = "model_name_or_path: base\noutput_dir: there\nmax_seq_length: 100\nlearning_rate: 1\n"
     (tmp_path / "settings.yaml").write_text(text)
     own = "gpu_memory_gb: auto\nfused_gelu: false\ntorch_compile: true\nrecovery_minutes: 1\n"  # of TrainingOptions

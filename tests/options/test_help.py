@@ -1,4 +1,4 @@
-"""``--help`` fits on a page, comes at once, and says what people need."""
+"""``--help`` fits on a page, imports no large library, and lists the common options."""
 
 import ast
 import subprocess
@@ -56,7 +56,7 @@ def test_train_shows_the_values_of_its_recipe_as_defaults():
 
 
 def test_ask_shows_its_own_batch_size():
-    assert "Windows in a batch (16)" in shown("ask")
+    assert "Windows per batch (16)" in shown("ask")
 
 
 def test_a_common_option_is_shown_by_its_first_sentence():

@@ -1,4 +1,4 @@
-"""The table knows every option, and what it says of each holds."""
+"""The table has a row for every option, and its rows are correct."""
 
 import dataclasses
 import subprocess
@@ -44,13 +44,13 @@ def test_a_new_field_of_training_arguments_counts_as_one_that_changes_the_result
     assert row.changes_result == "always" and row.published == "no" and row.saved
 
 
-def test_no_row_is_written_twice():
+def test_rows_are_unique():
     for rows in (RUN, OTHERS):
         names = [row.name for row in rows]
         assert len(names) == len(set(names))
 
 
-def test_rows_speak_of_options_that_exist():
+def test_rows_refer_to_existing_options():
     for row in TABLE.values():
         assert set(row.excludes) <= TABLE.keys()
         assert not (row.refused and row.common) and not (row.instead and row.help)
@@ -63,26 +63,26 @@ def test_common_rows_show_the_defaults_of_transformers():
             assert row.default == defaults[row.name], row.name
 
 
-def test_what_is_published_names_no_file():
+def test_published_options_name_no_file():
     assert not [row.name for row in TABLE.values() if row.published != "no" and (row.path or row.private)]
 
 
 @pytest.mark.parametrize("name", [row.name for row in RUN if row.refused])
-def test_what_is_refused_says_why(name):
+def test_refused_options_give_a_reason(name):
     default = getattr(TrainingOptions("x"), name)
     other = not default if isinstance(default, bool) else 0.1 if isinstance(default, float) else ["x"]
     with pytest.raises(UserError, match=f"{name} is not supported here, because .*: leave it out"):
         check_training(dataclasses.replace(TrainingOptions("x"), **{name: other}))
 
 
-def test_lists_are_what_takes_several_values():
+def test_list_options_take_several_values():
     names = {item.name for item in dataclasses.fields(DataArguments) if takes_list(item.type)}
     assert names == {"dataset_name", "dataset_config_name", "train_file", "columns", "max_train_samples_per_source"}
 
 
 @pytest.mark.parametrize("kind", [*ALL, AskArguments, EvaluationArguments, PublishArguments])
 def test_fields_become_arguments_as_in_transformers(kind):
-    """Spellings, numbers of values, choices and values are those of HfArgumentParser; defaults are the dataclass's."""
+    """Spellings, numbers of values, choices and values match HfArgumentParser; defaults are the dataclass's."""
     fields = [(item.name, item.type, field_without_row(item)) for item in dataclasses.fields(kind)]
     bare = dataclasses.make_dataclass("Bare", fields)
     theirs = {action.dest: action for action in HfArgumentParser(bare)._actions if action.dest != "help"}
@@ -111,13 +111,13 @@ def converted(action, text: str):
         return type(error)
 
 
-def test_defaults_are_those_of_the_parser_of_transformers():
+def test_defaults_match_hf_argument_parser():
     (theirs,) = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses([])
     (ours,) = parse_arguments((TrainingArguments,), [])
     assert ours.to_dict() | {"logging_dir": 0} == theirs.to_dict() | {"logging_dir": 0}
 
 
-def test_parsed_once_and_laid_over_the_settings_of_a_model(tmp_path):
+def test_options_are_parsed_once_and_override_the_settings_of_a_model(tmp_path):
     (tmp_path / "settings.yaml").write_text("max_seq_length: 100\ndoc_stride: 7\ntrain_file: a.json\noutput_dir: x\n")
     given = read_options(ALL, ["--doc_stride", "9", "--dataset_name", "a/b"])
     assert given.build(DataArguments)[0].max_seq_length == 384
@@ -146,7 +146,7 @@ def test_files_are_saved_with_their_full_path(tmp_path, monkeypatch):
     assert settings["validation_file"] is None and settings["demo_dir"] == "demo"
 
 
-def test_a_new_option_is_a_field_and_nothing_else():
+def test_a_new_option_needs_only_a_field():
     @dataclasses.dataclass
     class Newer:
         half_life: int = option(3, "Steps.")

@@ -1,4 +1,4 @@
-"""Settings of the whole process: a command makes them, ``import qa`` and ``QuestionAnswerer`` do not."""
+"""Process-wide settings: commands change them, ``import qa`` and ``QuestionAnswerer`` do not."""
 
 import ast
 import json
@@ -13,8 +13,8 @@ from transformers import AlbertConfig, AlbertForQuestionAnswering
 
 from qa.options.arguments import REPOSITORY
 
-# A program that first imports all libraries that qa imports, so that what changes afterwards is qa's doing. It prints
-# its state: at first, after importing all of qa, after asking a question, and after a command has configured it.
+# A program that first imports all libraries that qa imports, so that later changes are caused by qa. It prints its
+# state at the start, after importing all of qa, after asking a question, and after a command has configured it.
 PROGRAM = """
 import importlib, json, logging, os, pkgutil, signal, sys, warnings
 
@@ -81,7 +81,7 @@ def library_imports() -> list[str]:
 
 
 def changed(before: dict, after: dict) -> dict:
-    """Return what differs, part by part, to be named in a failure."""
+    """Return the differences of each part, for the failure message."""
     return {part: (before[part], after[part]) for part in before if before[part] != after[part]}
 
 
@@ -108,7 +108,7 @@ def test_importing_the_package_changes_nothing_in_the_process(states):
     assert changed(states[0], states[1]) == {}
 
 
-def test_asking_from_a_program_changes_nothing_in_its_process(states):
+def test_question_answerer_changes_nothing_in_the_process(states):
     difference = changed(states[1], states[2])
     before, after = difference.pop("log levels", ({}, {}))
     assert difference == {}

@@ -1,4 +1,4 @@
-"""Which windows come together, in which order, and how far they are padded."""
+"""Grouping, order and padding of windows in batches."""
 
 from itertools import combinations
 
@@ -24,7 +24,7 @@ def test_batches_are_padded_on_the_right():
 
 
 def padding(order: list[int], batch_size: int) -> float:
-    """Padded tokens over real ones, less one."""
+    """Return padded tokens over real ones, minus one."""
     batches = [LENGTHS[order[i : i + batch_size]] for i in range(0, len(order), batch_size)]
     return sum(batch.max() * len(batch) for batch in batches) / LENGTHS.sum() - 1
 
@@ -53,8 +53,8 @@ def test_evaluation_begins_with_the_longest_windows():
 
 
 @pytest.mark.parametrize("selected", [False, True])
-def test_rows_hold_what_the_dataset_holds(selected):
-    """In any order and with doubles, over several chunks of Arrow, and where windows were taken out."""
+def test_window_rows_match_the_dataset(selected):
+    """In any order and with duplicates, across several Arrow chunks, and after ``select``."""
     random = np.random.default_rng(0)
     rows = [
         {"input_ids": random.integers(0, 9, n).tolist(), "token_type_ids": [n % 2] * n, "start_positions": n}
@@ -83,8 +83,8 @@ def test_batches_are_padded_to_the_next_size():
     assert batch["token_type_ids"].equal(batch["attention_mask"])
 
 
-def test_few_sizes_pad_the_least():
-    """Against all choices there are."""
+def test_choose_padding_lengths_minimizes_padding():
+    """Compare with all possible choices."""
     for seed in range(30):
         random = np.random.default_rng(seed)
         widths = random.gamma(4, 12, random.integers(1, 40)).clip(1, 75).astype(int)
@@ -97,7 +97,7 @@ def test_few_sizes_pad_the_least():
             assert sizes in sets and costs[sets.index(sizes)] == min(costs)
 
 
-def test_a_compiled_model_sees_few_sizes_and_the_plan_counts_their_padding():
+def test_compiled_model_gets_few_lengths_and_the_plan_counts_their_padding():
     args = TrainingOptions(output_dir="", train_sampling_strategy="group_by_length", torch_compile=True)
     plain = TrainingOptions(output_dir="", train_sampling_strategy="group_by_length")
     sizes = choose_batch_lengths(LENGTHS, args, None)

@@ -1,4 +1,4 @@
-"""Which settings may differ from those of the interrupted run."""
+"""Settings that may differ from those of the interrupted run."""
 
 import pytest
 
@@ -35,7 +35,7 @@ BEFORE = {
         ({"per_device_train_batch_size": 8}, "same", [], ["per_device_train_batch_size 4 -> 8"]),
     ],
 )
-def test_what_differs_and_whether_it_matters(tmp_path, now, windows, harmless, harmful):
+def test_compare_settings(tmp_path, now, windows, harmless, harmful):
     write_yaml(tmp_path / SETTINGS, BEFORE)
     write_json(tmp_path / MANIFEST, {"files": {}, "windows": "same", "window_format": 1})
     assert compare_settings(tmp_path, BEFORE | now, windows) == (harmless, harmful)

@@ -1,4 +1,4 @@
-"""Several processes train as one does: the same batches, weights and scores, killed and resumed with another number."""
+"""Several processes train like one: the same batches, weights and scores, also when resumed with another number."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from qa.options.arguments import REPOSITORY
 from qa.runtime.distributed import divide_batch
 from qa.training.sampling import LengthGroupedSampler
 
-# 36 windows, 12 a step: three steps in each of three epochs; the 16 windows of evaluation end in uneven batches.
+# 36 windows, 12 per step: three steps in each of three epochs; the 16 windows of evaluation give uneven batches.
 RUN = ("--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 3, "--num_train_epochs", 3)
 RUN += ("--max_train_samples", 36, "--per_device_eval_batch_size", 5, "--train_sampling_strategy", "group_by_length")
 RUN += ("--eval_strategy", "epoch", "--save_strategy", "epoch", "--save_total_limit", 3, "--logging_steps", 1)
@@ -33,7 +33,7 @@ RUN += ("--load_best_model_at_end", "true", "--metric_for_best_model", "f1", "--
 
 
 def launch(folder: Path, plan: list[dict], *how) -> subprocess.Popen:
-    """Starts ``tests/helpers/processes.py`` as a person would start train.py."""
+    """Start ``tests/helpers/processes.py`` as a user would start train.py."""
     folder.mkdir(exist_ok=True)
     (folder / "plan.json").write_text(json.dumps(plan))
     command = [sys.executable, "-m", "torch.distributed.run", *how, REPOSITORY / "tests/helpers/processes.py"]
@@ -43,7 +43,7 @@ def launch(folder: Path, plan: list[dict], *how) -> subprocess.Popen:
 
 
 def seen(folder: Path, processes: int) -> list[list[dict]]:
-    """What every process noted, run by run."""
+    """Return what every process recorded, run by run."""
     notes = [read(folder / f"seen-{rank}.json") for rank in range(processes)]
     return [list(run) for run in zip(*notes, strict=True)]
 
@@ -78,7 +78,7 @@ def alone(arguments, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(arguments, tmp_path_factory):
-    """Two processes: a whole run; two with dropout, one of them stopped and resumed; one killed in its second epoch."""
+    """Two processes: a full run; two with dropout, one of them stopped and resumed; one killed in its second epoch."""
     folder = tmp_path_factory.mktemp("two")
     dropout = {"with_dropout": True}
     plan = [
@@ -94,7 +94,7 @@ def two(arguments, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def three(arguments, two, tmp_path_factory):
-    """Three processes: a whole run, the end of the killed one, and one whose batch cannot be divided."""
+    """Three processes: a full run, the rest of the killed one, and one whose batch cannot be divided."""
     folder = tmp_path_factory.mktemp("three")
     shutil.copytree(two / "killed", folder / "killed")
     odd = ("--gradient_accumulation_steps", 2, "--num_train_epochs", 1)
@@ -105,7 +105,7 @@ def three(arguments, two, tmp_path_factory):
 
 
 def assert_same_model(one: Path, other: Path, tolerance: float) -> None:
-    """Equal weights but for the biases that the loss does not depend on, and equal scores."""
+    """Check that weights and scores are equal, except for biases that do not affect the loss."""
     ours, theirs = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
     assert ours.keys() == theirs.keys()
     for name in ours:
@@ -123,7 +123,7 @@ def f1_by_epoch(folder: Path) -> list[float]:
     return [entry["eval_f1"] for entry in history if "eval_f1" in entry]
 
 
-def test_two_processes_train_as_one(alone, two):
+def test_two_processes_match_one(alone, two):
     assert_same_model(alone, two / "whole", 1e-5)
     assert f1_by_epoch(alone) == f1_by_epoch(two / "whole")
     runs = seen(two, 2)[0]
@@ -133,21 +133,21 @@ def test_two_processes_train_as_one(alone, two):
         assert note["f1"][:3] == f1_by_epoch(alone) and note["best"] == max(f1_by_epoch(alone))
 
 
-def test_three_processes_train_as_one(alone, three):
+def test_three_processes_match_one(alone, three):
     assert_same_model(alone, three / "whole", 1e-5)
     runs = seen(three, 3)[0]
     assert [note["batch"] for note in runs] == [[4, 1]] * 3
     assert all(set(note["rows"]) == {16} and note["f1"][:3] == f1_by_epoch(alone) for note in runs)
 
 
-def test_killed_with_two_and_finished_with_three(alone, two, three):
+def test_run_killed_with_two_processes_resumes_with_three(alone, two, three):
     assert not (two / "killed/train_results.json").exists()
     assert run_folder.find_checkpoints(two / "killed")[0].name == "recovery-4", "step 5 was killed before it was saved"
     assert read(three / "killed/train_results.json")["resumed_from"] == 4
     assert_same_model(alone, three / "killed", 1e-5)
 
 
-def test_one_is_asked_to_stop_and_all_save_once(two):
+def test_signal_to_one_process_saves_one_checkpoint(two):
     stopped, resumed = seen(two, 2)[2:4]
     assert [note["status"] for note in stopped] == [143, 143] and [note["status"] for note in resumed] == [0, 0]
     assert read(two / "stopped/train_results.json")["resumed_from"] == 5
@@ -159,18 +159,18 @@ def test_one_is_asked_to_stop_and_all_save_once(two):
         assert torch.equal(one["exp_avg_sq"], other["exp_avg_sq"])
 
 
-def test_one_process_speaks_and_writes(two):
+def test_only_the_main_process_prints_and_writes(two):
     said = (two / "out").read_text()
     assert said.count("train: 36 questions read") == 5 and said.count("next:\n") == 3
-    assert said.count("going on from") == 1
-    assert (two / "err").read_text().count("all is saved in") == 1
+    assert said.count("resuming from") == 1
+    assert (two / "err").read_text().count("checkpoint saved to") == 1
     assert not any(path.name.startswith((run_folder.STAGING, ".holder")) for path in (two / "whole").iterdir())
 
 
-def test_a_batch_that_cannot_be_divided_is_said(three):
+def test_indivisible_batch_is_reported(three):
     settings = (three / "odd/settings.yaml").read_text()
-    note = "note: 8 windows a step (per_device_train_batch_size 4 x gradient_accumulation_steps 2) cannot be shared"
-    assert (three / "err").read_text().count(f"{note} equally by 3 processes: 9 a step instead") == 1
+    note = "note: 8 windows per step (per_device_train_batch_size 4 x gradient_accumulation_steps 2) cannot be shared"
+    assert (three / "err").read_text().count(f"{note} equally by 3 processes: 9 per step instead") == 1
     assert "per_device_train_batch_size: 3\n" in settings and "gradient_accumulation_steps: 3\n" in settings
 
 
@@ -181,7 +181,7 @@ def free_port() -> int:
 
 
 def test_two_hosts(alone, arguments, tmp_path):
-    """Two launches that meet at one address; then one of them, not the main one, is told to stop."""
+    """Two launches connect to one address; then one of them, not the main one, receives a signal to stop."""
     plan = [{"argv": arguments(tmp_path / "whole")}, {"argv": arguments(tmp_path / "stopped"), "pause": 0.4}]
     meet, hosts = ("--master_addr", "127.0.0.1", "--master_port", free_port()), []
     for number in range(2):
@@ -198,14 +198,14 @@ def test_two_hosts(alone, arguments, tmp_path):
         for host in hosts:
             host.kill()
     assert_same_model(alone, tmp_path / "whole", 1e-5)
-    assert (tmp_path / "host0/err").read_text().count("all is saved in") == 1
+    assert (tmp_path / "host0/err").read_text().count("checkpoint saved to") == 1
     assert not (tmp_path / "host1/out").read_text(), "the other host's process is silent"
     run(train, *arguments(tmp_path / "stopped"))
     assert read(tmp_path / "stopped/train_results.json")["resumed_from"] > 0
     assert_same_model(alone, tmp_path / "stopped", 1e-5)
 
 
-def test_a_step_is_shared_exactly():
+def test_divide_batch():
     for batch in range(1, 9):
         for accumulation in range(1, 9):
             for processes in range(1, 13):
@@ -217,7 +217,7 @@ def test_a_step_is_shared_exactly():
 
 
 @pytest.mark.parametrize("processes", [2, 3, 4])
-def test_every_step_takes_the_windows_that_one_process_takes(processes):
+def test_steps_have_the_same_windows_as_with_one_process(processes):
     batch, accumulation = 8, 6
     lengths = np.random.default_rng(0).integers(20, 384, 48 * 40)
     sampler = LengthGroupedSampler(lengths, batch * accumulation, seed=1)
@@ -233,7 +233,7 @@ def test_every_step_takes_the_windows_that_one_process_takes(processes):
 
 
 @pytest.mark.parametrize("name", ["one_host", "two_hosts", "fsdp_xxlarge"])
-def test_accelerate_reads_the_launches(name):
+def test_accelerate_configs_are_valid(name):
     path = REPOSITORY / f"configs/accelerate/{name}.yaml"
     config = load_config_from_file(str(path))
     assert config.num_machines == (2 if name == "two_hosts" else 1)

@@ -129,14 +129,14 @@ def test_padding_and_steps_match_the_sampler():
         (1700, (16, False)),
         (1000, (8, False)),
         (500, (4, False)),
-        (499, (16, True)),  # two would fit without recomputation, which is slower
+        (499, (16, True)),  # two would fit without activation checkpointing, which is slower
         (299, (8, True)),
         (120, (1, True)),
         (99, None),
     ],
 )
 def test_choice_of_batch_size_and_recomputation(usable, expected):
-    """A step needs 100 bytes, and 100 for each window, or 20 with recomputation."""
+    """A step needs 100 bytes, plus 100 per window, or 20 with activation checkpointing."""
     assert choose_batch(lambda size, recompute: 100 + (20 if recompute else 100) * size, 16, usable) == expected
 
 
@@ -242,4 +242,4 @@ def test_a_resumed_run_keeps_its_chosen_batches(tiny_data, tiny_model, tmp_path,
     assert "(micro-batch size 16)" not in capsys.readouterr().out
     train_tiny(tiny_data, tiny_model, run, *more, "--gpu_memory_gb", tight)
     printed = capsys.readouterr()
-    assert "(micro-batch size 16)" in printed.out and "going on from" in printed.out
+    assert "(micro-batch size 16)" in printed.out and "resuming from" in printed.out

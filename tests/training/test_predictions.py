@@ -1,4 +1,4 @@
-"""What an evaluation keeps of the logits."""
+"""Predictions that an evaluation keeps of the logits."""
 
 import numpy as np
 import torch

@@ -13,7 +13,7 @@ from qa.training.resume import SignalHandler, TrainingInterrupted
 
 
 def at(step: int) -> TrainerState:
-    """The state after ``step`` steps, five of them in an epoch."""
+    """Return the state after ``step`` steps, with five steps per epoch."""
     return TrainerState(global_step=step, epoch=step / 5)
 
 
@@ -25,7 +25,7 @@ def recovery(minutes: float, started_at: int = 0, number: int | None = None) -> 
     return callback
 
 
-def test_it_is_due_by_the_clock_within_an_epoch(monkeypatch):
+def test_recovery_is_due_by_time_within_an_epoch(monkeypatch):
     callback = recovery(10)
     assert not callback.is_due(at(2))
     now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Which windows and settings a checkpoint is compared by."""
+"""Comparison of windows and settings with those of a checkpoint."""
 
 import json
 
@@ -14,7 +14,7 @@ SETTINGS = {"train_file": "/data/train.json", "tokenizer_name": None, "max_seq_l
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A function that writes a checkpoint's settings and list of files."""
+    """A function that writes a checkpoint's settings and manifest."""
 
     def write(manifest: dict | None):
         folder = tmp_path / "checkpoint-3"

@@ -1,4 +1,4 @@
-"""What the README promises of a run: killed, stopped, out of disk, damaged, held by two; nothing is lost."""
+"""Resuming: runs that are killed, stopped, out of disk space, corrupt or locked lose nothing."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def last_checkpoint(folder: Path) -> Path:
 
 
 def same(one, other) -> bool:
-    """Whether two nests of dictionaries, lists and tensors are bit for bit the same."""
+    """Return whether two nested structures of dictionaries, lists and tensors are identical, bit for bit."""
     if isinstance(one, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict):
@@ -75,7 +75,7 @@ def same(one, other) -> bool:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """The same weights, optimizer, schedule and random states at the last step, and the same model kept."""
+    """Check that weights, optimizer, schedule and random states of the last step, and the kept model, are the same."""
     ours, theirs = last_checkpoint(one), last_checkpoint(other)
     assert ours.name == theirs.name == "checkpoint-15"
     assert same(load_file(ours / "model.safetensors"), load_file(theirs / "model.safetensors"))
@@ -108,14 +108,14 @@ def kill_until_finished(whole, folder: Path, seed: int, kills: int) -> dict:
 
 @pytest.fixture(scope="module")
 def never_killed(whole, tmp_path_factory):
-    """The uninterrupted run by the same program, on one thread as the killed ones."""
+    """The uninterrupted run by the same program, on one thread like the killed ones."""
     folder = tmp_path_factory.mktemp("never") / "killed"
     kill_until_finished(whole, folder, seed=0, kills=0)
     return folder / "run"
 
 
 @pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.slow)])
-def test_killed_again_and_again_nothing_is_lost(whole, never_killed, tmp_path, kills):
+def test_repeatedly_killed_run_matches_uninterrupted_run(whole, never_killed, tmp_path, kills):
     result = kill_until_finished(whole, tmp_path / "killed", seed=0, kills=kills)
     assert result["killed"] == kills
     assert_same_run(never_killed, tmp_path / "killed/run")
@@ -125,13 +125,13 @@ def test_killed_again_and_again_nothing_is_lost(whole, never_killed, tmp_path, k
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_killed_many_more_times(whole, never_killed, tmp_path, seed):
+def test_run_killed_100_times_matches_uninterrupted_run(whole, never_killed, tmp_path, seed):
     kill_until_finished(whole, tmp_path / "killed", seed, kills=100)
     assert_same_run(never_killed, tmp_path / "killed/run")
 
 
 class Interrupt:
-    """Sends a signal to this process after so many steps."""
+    """Send a signal to this process after ``step`` steps."""
 
     def __init__(self, monkeypatch, step: int, number: int, again: bool = False):
         from transformers import TrainerCallback
@@ -141,7 +141,7 @@ class Interrupt:
                 if state.global_step == step:
                     signal.raise_signal(number)
                     while again and trainer.recovery.stop.number is None:
-                        time.sleep(0.001)  # two at once would be one
+                        time.sleep(0.001)  # two signals without a pause may be delivered as one
                     if again:
                         signal.raise_signal(number)
 
@@ -161,11 +161,11 @@ class Interrupt:
     [
         (7, signal.SIGINT, 130, "recovery-7"),
         (12, signal.SIGTERM, 143, "recovery-12"),
-        (5, signal.SIGINT, 130, "checkpoint-5"),  # an epoch's last step: its evaluation belongs to it
-        (15, signal.SIGTERM, 143, "checkpoint-15"),  # the run's last step
+        (5, signal.SIGINT, 130, "checkpoint-5"),  # the last step of an epoch, which includes its evaluation
+        (15, signal.SIGTERM, 143, "checkpoint-15"),  # the last step of the run
     ],
 )
-def test_asked_to_stop_it_saves_and_goes_on_to_the_same_end(
+def test_run_stopped_by_a_signal_resumes_to_the_same_result(
     whole, tmp_path, monkeypatch, capsys, step, number, status, kept
 ):
     reference, argv = whole
@@ -176,16 +176,16 @@ def test_asked_to_stop_it_saves_and_goes_on_to_the_same_end(
             run(train, *argv(tmp_path / "run"))
     assert stopped.value.code == status and last_checkpoint(tmp_path / "run").name == kept
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-    assert f"all is saved in {tmp_path}/run/{kept}; run the same command again" in capsys.readouterr().err
+    assert f"checkpoint saved to {tmp_path}/run/{kept}; rerun the same command" in capsys.readouterr().err
     assert not (tmp_path / "run/train_results.json").exists()
     with pytest.raises(UserError, match="holds a run that is not finished"):
         run(evaluate_qa, "--model_name_or_path", tmp_path / "run", "--output_dir", tmp_path / "x")
     run(train, *argv(tmp_path / "run"))
-    assert f"going on from {tmp_path}/run/{kept}" in capsys.readouterr().out
+    assert f"resuming from {tmp_path}/run/{kept}" in capsys.readouterr().out
     assert_same_run(reference, tmp_path / "run")
 
 
-def test_it_goes_on_with_the_same_steps_cut_otherwise(whole, tmp_path, monkeypatch, capsys):
+def test_run_resumes_with_another_micro_batch_size(whole, tmp_path, monkeypatch, capsys):
     _, argv = whole
     with monkeypatch.context() as patch:
         Interrupt(patch, 7, signal.SIGINT)
@@ -197,7 +197,7 @@ def test_it_goes_on_with_the_same_steps_cut_otherwise(whole, tmp_path, monkeypat
     assert "recovery-7" in capsys.readouterr().out and read(tmp_path / "run/train_results.json")["global_step"] == 15
 
 
-def test_a_compiled_run_goes_on_to_the_same_end(whole, tmp_path, monkeypatch):
+def test_compiled_run_resumes_to_the_same_result(whole, tmp_path, monkeypatch):
     _, argv = whole
     torch._dynamo.reset()
     compiled = ("--torch_compile_backend", "aot_eager")
@@ -210,7 +210,7 @@ def test_a_compiled_run_goes_on_to_the_same_end(whole, tmp_path, monkeypatch):
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_second_ctrl_c_stops_at_once(whole, tmp_path, monkeypatch, capsys):
+def test_second_ctrl_c_stops_immediately(whole, tmp_path, monkeypatch, capsys):
     reference, argv = whole
     with monkeypatch.context() as patch:
         Interrupt(patch, 8, signal.SIGINT, again=True)
@@ -241,7 +241,7 @@ def interrupted(whole, tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
-def test_recovery_checkpoints_come_by_the_clock_and_go(whole, tmp_path, monkeypatch):
+def test_recovery_checkpoints_are_written_by_time_and_removed(whole, tmp_path, monkeypatch):
     kept, save = [], QATrainer._save_checkpoint
 
     def watch(trainer, *args, **kwargs):
@@ -271,19 +271,19 @@ def flip(path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth"]
 )
-@pytest.mark.parametrize("harm", [Path.unlink, truncate, flip, lambda path: path.write_bytes(b"")])
-def test_damage_is_recognised(whole, tmp_path, name, harm):
+@pytest.mark.parametrize("corrupt", [Path.unlink, truncate, flip, lambda path: path.write_bytes(b"")])
+def test_corruption_is_detected(whole, tmp_path, name, corrupt):
     folder = tmp_path / "checkpoint-15"
     shutil.copytree(last_checkpoint(whole[0]), folder)
     assert checkpoints.find_corruption(folder) is None
-    harm(folder / name)
+    corrupt(folder / name)
     assert name in checkpoints.find_corruption(folder)
     (folder / run_folder.MANIFEST).unlink()
-    if harm is not flip and name != "rng_state.pth":
-        assert checkpoints.find_corruption(folder), "without the list of files too"
+    if corrupt is not flip and name != "rng_state.pth":
+        assert checkpoints.find_corruption(folder), "also without the manifest"
 
 
-def test_the_optimizer_of_sharded_training_has_another_name(whole, tmp_path):
+def test_sharded_optimizer_file_name(whole, tmp_path):
     folder = tmp_path / "checkpoint-15"
     shutil.copytree(last_checkpoint(whole[0]), folder)
     (folder / run_folder.MANIFEST).unlink()
@@ -293,32 +293,33 @@ def test_the_optimizer_of_sharded_training_has_another_name(whole, tmp_path):
     assert "cannot be read" in checkpoints.find_corruption(folder)
 
 
-def test_a_damaged_checkpoint_is_named_and_passed_over(interrupted, whole, capsys):
+def test_corrupt_checkpoint_is_reported_and_skipped(interrupted, whole, capsys):
     reference, argv = whole
     truncate(interrupted / "recovery-12/optimizer.pt")
     (interrupted / "checkpoint-99").mkdir()
     capsys.readouterr()
     run(train, *argv(interrupted))
     said = capsys.readouterr()
-    assert f"{interrupted}/recovery-12: not an intact checkpoint: optimizer.pt is not as it was written" in said.err
+    reason = "not an intact checkpoint: optimizer.pt has changed since it was written; skipped"
+    assert f"{interrupted}/recovery-12: {reason}" in said.err
     assert f"{interrupted}/checkpoint-99: not an intact checkpoint: it has no trainer_state.json" in said.err
-    assert f"going on from {interrupted}/checkpoint-10" in said.out
+    assert f"resuming from {interrupted}/checkpoint-10" in said.out
     shutil.rmtree(interrupted / "checkpoint-99", ignore_errors=True)
     assert_same_run(reference, interrupted)
 
 
-def test_with_no_whole_checkpoint_it_begins_again(interrupted, whole, capsys):
+def test_training_restarts_without_an_intact_checkpoint(interrupted, whole, capsys):
     for folder in run_folder.find_checkpoints(interrupted):
         flip(folder / "model.safetensors")
-    with pytest.raises(UserError, match="no whole checkpoint to resume from"):
+    with pytest.raises(UserError, match="no intact checkpoint to resume from"):
         run(train, *whole[1](interrupted, "--resume_from_checkpoint", "last"))
     capsys.readouterr()
     run(train, *whole[1](interrupted))
-    assert capsys.readouterr().err.count("passed over") == 3
+    assert capsys.readouterr().err.count("; skipped") == 3
     assert_same_run(whole[0], interrupted)
 
 
-def test_a_damaged_best_checkpoint_is_never_chosen(interrupted, whole, capsys):
+def test_corrupt_best_checkpoint_is_never_chosen(interrupted, whole, capsys):
     state = read(interrupted / "recovery-12/trainer_state.json")
     flip(Path(state["best_model_checkpoint"]) / "model.safetensors")
     run(train, *whole[1](interrupted))
@@ -329,7 +330,7 @@ def test_a_damaged_best_checkpoint_is_never_chosen(interrupted, whole, capsys):
     assert same(load_file(interrupted / "model.safetensors"), kept)
 
 
-def test_other_settings_stop_it_unless_asked_for(interrupted, whole, capsys):
+def test_other_settings_are_rejected_unless_resuming_is_requested(interrupted, whole, capsys):
     _, argv = whole
     with pytest.raises(
         UserError, match=r"interrupted run with other settings: learning_rate 0.001 -> 0.5, seed 42 -> 3\. "
@@ -338,10 +339,10 @@ def test_other_settings_stop_it_unless_asked_for(interrupted, whole, capsys):
     capsys.readouterr()
     run(train, *argv(interrupted, "--resume_from_checkpoint", "last", "--learning_rate", "5e-4", "--logging_steps", 7))
     said = capsys.readouterr().err
-    assert "differ from before: learning_rate 0.001 -> 0.0005, logging_steps 1.0 -> 7" in said
+    assert "settings changed since that checkpoint: learning_rate 0.001 -> 0.0005, logging_steps 1.0 -> 7" in said
 
 
-def test_other_data_under_the_same_name_stop_it(interrupted, whole, tiny_data, tmp_path):
+def test_other_data_with_the_same_name_are_rejected(interrupted, whole, tiny_data, tmp_path):
     data = read(tiny_data / "train.json")
     data["data"][0]["paragraphs"].reverse()
     changed = tmp_path / "train.json"
@@ -351,7 +352,7 @@ def test_other_data_under_the_same_name_stop_it(interrupted, whole, tiny_data, t
     with pytest.raises(UserError, match="with other settings: the training windows, train_file"):
         run(train, *argv)
     changed.write_text((tiny_data / "train.json").read_text())
-    run(train, *argv)  # the same data elsewhere are the same data
+    run(train, *argv)  # the same data at another path
 
 
 def test_a_finished_run_is_not_trained_again(interrupted, whole, tmp_path):
@@ -371,18 +372,18 @@ def test_a_finished_run_is_not_trained_again(interrupted, whole, tmp_path):
         run(train, *argv(tmp_path / "new", "--resume_from_checkpoint", tmp_path / "nowhere"))
 
 
-def test_a_folder_that_is_not_a_run_is_left_alone(whole, tmp_path):
+def test_folder_without_a_run_is_not_changed(whole, tmp_path):
     (tmp_path / "checkpoint-12").mkdir()
     (tmp_path / "predictions.json").write_text("mine")
     for more in ((), ("--overwrite_output_dir", "true")):
-        with pytest.raises(UserError, match=r"is not empty, and holds no run of train\.py"):
+        with pytest.raises(UserError, match=r"is not empty, and contains no run of train\.py"):
             run(train, *whole[1](tmp_path, *more))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-12", "predictions.json"]
 
 
 @pytest.mark.parametrize("name", ["write_evaluation", "write_report", "write_picture", "record_run"])
 def test_interrupted_while_the_results_are_written(whole, tmp_path, monkeypatch, capsys, name):
-    """The model lies there, but the run does not pass as finished until the same command has ended it."""
+    """The model is saved, but the run does not count as finished until the same command has completed it."""
     reference, argv = whole
 
     def interrupt(*args, **kwargs):
@@ -436,7 +437,7 @@ def test_two_runs_in_one_folder(whole, tmp_path):
     finally:
         holder.kill()
         holder.wait()
-    with lock_run_folder(tmp_path / "run"):  # a process that was killed holds nothing
+    with lock_run_folder(tmp_path / "run"):  # the lock of a killed process is released
         pass
 
 
@@ -449,8 +450,8 @@ def test_space_is_checked_before_training(whole, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("room", [0.5, 1.3, 2.2])
-def test_a_full_disk_is_one_line_and_earlier_checkpoints_stay(whole, tmp_path, room):
-    """On a file system of its own with room for so many checkpoints."""
+def test_full_disk_is_a_one_line_error_and_keeps_earlier_checkpoints(whole, tmp_path, room):
+    """Uses a separate file system with room for a limited number of checkpoints."""
     reference, argv = whole
     disk, size = tmp_path / "disk", checkpoints.size_of(last_checkpoint(reference))
     disk.mkdir()
@@ -474,8 +475,8 @@ def test_a_full_disk_is_one_line_and_earlier_checkpoints_stay(whole, tmp_path, r
         subprocess.run(["umount", "-l", str(disk)])
 
 
-def test_three_hundred_damaged_checkpoints(whole, tmp_path):
-    """Each is passed over in one line, or is whole but for what does not matter; never a traceback."""
+def test_300_corrupt_checkpoints(whole, tmp_path):
+    """Each is skipped with one line, or is intact where it matters; never a traceback."""
     rng, origin, begun = random.Random(0), last_checkpoint(whole[0]), time.monotonic()
     names = [path.name for path in origin.iterdir()]
     contents = {name: (origin / name).read_bytes() for name in names}

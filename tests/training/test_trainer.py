@@ -28,7 +28,7 @@ def test_loss_does_not_depend_on_padding():
     assert max(own) - min(own) > 0.1, "the model's own loss does, which is why it is not used"
 
 
-def test_loss_by_hand_and_the_same_over_arrays():
+def test_loss_matches_manual_and_array_computation():
     """Uniform logits over n tokens cost log n; the padded logits of 50 must not count."""
     start = torch.tensor([[0.0, 0, 50, 50], [0.0, 0, 0, 0]])
     mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
@@ -42,8 +42,8 @@ def test_loss_by_hand_and_the_same_over_arrays():
     assert window_losses(start.numpy(), start.numpy(), arrays).mean() == pytest.approx(expected)
 
 
-def test_the_loss_of_saved_logits_is_that_of_each_window_alone():
-    """Against the cross-entropy in float64, over more windows than are computed at once."""
+def test_loss_of_saved_logits_matches_each_window_alone():
+    """Compare with the cross-entropy in float64, over more windows than one chunk."""
     random = np.random.default_rng(0)
     length = random.integers(2, 9, 5000)
     labels = [random.integers(0, length) for _ in range(2)]

@@ -16,9 +16,9 @@ from qa.options.arguments import REPOSITORY
 from qa.training.checkpoint_saving import CheckpointSaving
 from qa.training.trainer import QATrainer
 
-# Overridden, private, and the only ones: name to parameters and what we rely on.
+# The only private methods that are overridden: name to parameters and what we rely on.
 PRIVATE = {
-    "_save_checkpoint": (["self", "model", "trial"], "writes a whole checkpoint, and CheckpointSaving encloses it"),
+    "_save_checkpoint": (["self", "model", "trial"], "writes a complete checkpoint, and CheckpointSaving encloses it"),
     "_get_output_dir": (["self", "trial"], "is asked for the folder of checkpoints, which may be the staging folder"),
 }
 # Overridden and public: name to parameters.
@@ -56,7 +56,7 @@ def calls(name: str) -> list[str]:
 
 
 def assert_in_order(name: str, *starts: str) -> None:
-    """The method makes calls that begin like ``starts``, in this order."""
+    """Check that the method makes calls that start with ``starts``, in this order."""
     made = calls(name)
     for start in starts:
         place = next((i for i, call in enumerate(made) if call.startswith(start)), None)
@@ -108,7 +108,7 @@ def test_a_checkpoint_is_written_below_the_folder_that_get_output_dir_names():
 
 
 def test_save_model_writes_all_of_a_models_files_in_a_checkpoint():
-    """``QATrainer.save_model`` replaces it and ``_save`` whole; the pickle of arguments is what it leaves out."""
+    """``QATrainer.save_model`` replaces it and ``_save`` entirely, and omits only the pickled arguments."""
     assert_in_order("save_model", "self.accelerator.get_state_dict(self.model)", "self._save(output_dir")
     assert_in_order("_save", "self.model.save_pretrained(", "self.processing_class.save_pretrained(", "torch.save(")
     made = [call for call in calls("_save") if call.startswith("torch.save(")]
@@ -116,7 +116,7 @@ def test_save_model_writes_all_of_a_models_files_in_a_checkpoint():
 
 
 def test_a_step_is_logged_evaluated_and_saved_before_the_next_batches_are_drawn():
-    """So a recovery checkpoint from ``get_batch_samples`` holds all of the step and no random number of the next."""
+    """So a checkpoint saved in ``get_batch_samples`` has all of the step, and no random number of the next is drawn."""
     assert_in_order("_run_epoch", "self.get_batch_samples(", "self._load_rng_state(", "self.training_step(")
     fact = "on_step_end", "self._maybe_log_save_evaluate("
     assert_in_order(
@@ -174,7 +174,7 @@ def test_the_loaders_of_trainer_take_these_options():
     assert_in_order("_get_dataloader", "self.accelerator.prepare(DataLoader(")
 
 
-def test_the_accelerator_is_told_to_compile_in_one_place():
+def test_accelerator_compilation_is_set_in_one_place():
     assert_in_order("create_accelerator_and_postprocess", "self._build_accelerator_args(", "Accelerator(**args)")
     assert any("dynamo" in line.lower() for line in calls("_build_accelerator_args")), message(
         "_build_accelerator_args", "sets no dynamo plugin, so create_accelerator_and_postprocess need not remove it"
