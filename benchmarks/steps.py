@@ -210,7 +210,9 @@ class Bench:
         started = now(self.device)
         for row in self.warm_up_batches(rows, variant):  # creates the optimizer's states and compiles
             self.step(model, optimizer, scaler, [row], variant)
-        if self.device.type == "cuda":  # the longest batches, so that the allocator reserves all it will need
+        if (
+            self.device.type == "cuda"
+        ):  # the longest batches, so that the allocator reserves all the memory that is needed
             torch.cuda.reset_peak_memory_stats()
             longest = self.tensors(variant, self.epoch(variant)[-variant.accumulation :])
             self.step(model, optimizer, scaler, longest, variant)

@@ -1,4 +1,4 @@
-"""How fast a training step is, and how much memory it takes, with each optimization alone and with all together.
+"""Measure speed and memory of a training step, with each optimization alone and with all together.
 
 Random weights of the architecture in DIR, the windows of a SQuAD file. The baseline is configs/notebook_5k.yaml: fp32,
 every window padded, attention, activation and optimizer unfused. All variants run in turn in one process, and are

@@ -4,8 +4,8 @@
 
 The tokenizer alone is called on pairs of question and context, in the same batches of 1,000 and with the same lengths,
 and returns its lists of ids and offsets. Both take turns in one process with the same threads (TOKENIZERS_PARALLELISM,
-RAYON_NUM_THREADS). Printed are medians over the rounds, with the lowest and the highest, and the ratio of each round.
-The last line is the whole of ``Dataset.map``, which also reads the examples and writes the windows to disk.
+RAYON_NUM_THREADS). The output has medians over the rounds, with the lowest and the highest, and the ratio per round.
+The last line is for ``Dataset.map``, which also reads the examples and writes the windows to disk.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def compare(examples: Dataset, tokenizer: PreTrainedTokenizerBase, rounds: int) 
     batches = [examples[begin : begin + BATCH] for begin in range(0, len(examples), BATCH)]
     batches = [{name: list(column) for name, column in batch.items()} for batch in batches]
     for function in (tokenizer_alone, windows_alone):
-        function(batches[:1], tokenizer, settings)  # so that no round counts the first call's preparation
+        function(batches[:1], tokenizer, settings)  # so that no round includes the preparation of the first call
     pairs = [
         (seconds(tokenizer_alone, batches, tokenizer, settings), seconds(windows_alone, batches, tokenizer, settings))
         for _ in range(rounds)

@@ -12,7 +12,7 @@ import numpy as np
 from qa.data.windows import WindowArrays
 from qa.evaluation.squad_metric import best_scores, normalize_answer
 
-DRAWS = 1 << 20  # questions drawn at once; bounds the memory
+DRAWS = 1 << 20  # questions drawn together; bounds the memory
 QUESTION_WORDS = {"whom": "who", "whose": "who"} | {
     word: word for word in ("what", "who", "when", "where", "which", "why", "how")
 }
@@ -71,7 +71,7 @@ def paired_bootstrap(values: np.ndarray, others: np.ndarray, resamples: int = 10
 
 
 def question_word(question: str) -> str:
-    """Return the first English question word; ``how many`` and ``how much`` are words of their own."""
+    """Return the first English question word; ``how many`` and ``how much`` count as separate words."""
     words = re.findall(r"\w+", question.lower())
     for word, following in zip(words, [*words[1:], ""], strict=False):
         if word in QUESTION_WORDS:

@@ -199,7 +199,7 @@ def check_target(target: Target) -> None:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Check that a folder holds a finished model.
+    """Check that a folder contains a finished model.
 
     Raises:
         UserError: a file is missing, or the weights are not in safetensors format.
@@ -226,7 +226,7 @@ def push(folder: Path, target: Target) -> str:
     """Publish the model in ``folder`` and return its URL. Files that the Hub already has are not uploaded again.
 
     Raises:
-        UserError: the folder holds no finished model, or publishing failed; with the command to repeat it.
+        UserError: the folder contains no finished model, or publishing failed; with the command to repeat it.
     """
     check_model_folder(folder)
     repeat = f"The model is complete in {folder}; to retry: {target.command(folder)}"

@@ -33,7 +33,7 @@ class QuestionWindows:
         """Return the same windows as training makes of this question and context.
 
         Args:
-            question, tokens: one text and its tokens, cut to the longest question that ``settings`` allow.
+            question, tokens: one text and its tokens, truncated to the longest question that ``settings`` allow.
 
         Raises:
             UserError: a question that leaves the context no more room than ``doc_stride``.

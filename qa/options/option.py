@@ -19,8 +19,8 @@ class Option:
         changes_result: whether another value changes the result of training, so that a run is not resumed with it:
             ``always``, ``never``, or not if the training windows, or the windows per step (the product of
             these options), stay the same.
-        published: included in ``settings.yaml`` on the Hub and in the model card; with ``always``, defaults too. No other
-            setting is read from a model on the Hub: none of these may name a file to read or write.
+        published: included in ``settings.yaml`` on the Hub and in the model card; with ``always``, defaults too. No
+            other setting is read from a model on the Hub: none of these may name a file to read or write.
         private: left out of the command line in the model card.
         saved: kept in ``settings.yaml``.
         path: a file, saved with its absolute path.

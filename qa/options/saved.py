@@ -69,11 +69,11 @@ def published_names() -> list[str]:
 
 
 def check_finished(folder: Path) -> None:
-    """Raise UserError if the folder holds a run that is not finished."""
+    """Raise UserError if the folder contains an unfinished run."""
     if (folder / LOCK).exists() and not (folder / FINISHED).exists():
         saved = find_checkpoints(folder)
         raise UserError(
-            f"{folder} holds a run that is not finished: run train.py again to finish it"
+            f"{folder} contains an unfinished run: run train.py again to finish it"
             + (f", or give its newest checkpoint, {saved[0]}" if saved else "")
         )
 

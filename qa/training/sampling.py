@@ -9,7 +9,7 @@ from torch.utils.data import Sampler
 from qa.options.training_arguments import TrainingOptions
 from qa.training.compilation import GRAPHS
 
-INDICES_AT_ONCE = 1 << 16  # window indices converted to Python objects at once
+INDICES_AT_ONCE = 1 << 16  # window indices converted to Python objects together
 MEGABATCH = 64  # steps whose windows are sorted by length: enough to pad little, few enough to stay random
 MULTIPLE = 8  # tokens; padding lengths are multiples of it, which suits the matrix units of a GPU
 

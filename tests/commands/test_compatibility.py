@@ -169,7 +169,7 @@ def test_the_interrupted_run_is_resumed_by_the_same_command(written, repeated, c
 
 
 def test_the_interrupted_run_is_not_evaluated(written):
-    with pytest.raises(Exception, match="not finished"):
+    with pytest.raises(Exception, match="unfinished run"):
         run(evaluate_qa, "--model_name_or_path", "interrupted", "--output_dir", "again")
     assert not (written / "again").exists()
 

@@ -178,7 +178,7 @@ def test_run_stopped_by_a_signal_resumes_to_the_same_result(
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert f"checkpoint saved to {tmp_path}/run/{kept}; rerun the same command" in capsys.readouterr().err
     assert not (tmp_path / "run/train_results.json").exists()
-    with pytest.raises(UserError, match="holds a run that is not finished"):
+    with pytest.raises(UserError, match="contains an unfinished run"):
         run(evaluate_qa, "--model_name_or_path", tmp_path / "run", "--output_dir", tmp_path / "x")
     run(train, *argv(tmp_path / "run"))
     assert f"resuming from {tmp_path}/run/{kept}" in capsys.readouterr().out
@@ -395,7 +395,7 @@ def test_interrupted_while_the_results_are_written(whole, tmp_path, monkeypatch,
             run(train, *argv(tmp_path / "run"))
     assert stopped.value.code == 130
     assert f"rerun the same command to resume from {tmp_path}/run/checkpoint-15" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"not finished: .* its newest checkpoint, .*checkpoint-15"):
+    with pytest.raises(UserError, match=r"unfinished run: .* its newest checkpoint, .*checkpoint-15"):
         run(evaluate_qa, "--model_name_or_path", tmp_path / "run", "--output_dir", tmp_path / "x")
     run(train, *argv(tmp_path / "run"))
     assert_same_run(reference, tmp_path / "run")
