@@ -48,15 +48,15 @@ def dropout_model(tmp_path_factory, tiny_model):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, tiny_data, dropout_model):
+def uninterrupted(tmp_path_factory, tiny_data, dropout_model):
     """The uninterrupted run, and the arguments of one in any other folder."""
     folder = tmp_path_factory.mktemp("surviving")
 
     def argv(output, *more):
         return arguments(tiny_data, dropout_model, output, folder / "cache", *more)
 
-    run(train, *argv(folder / "whole"))
-    return folder / "whole", argv
+    run(train, *argv(folder / "uninterrupted"))
+    return folder / "uninterrupted", argv
 
 
 def last_checkpoint(folder: Path) -> Path:
@@ -88,10 +88,10 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert read(one / "predictions.json") == read(other / "predictions.json")
 
 
-def kill_until_finished(whole, folder: Path, seed: int, kills: int) -> dict:
+def kill_until_finished(uninterrupted, folder: Path, seed: int, kills: int) -> dict:
     if not hasattr(os, "fork"):
         pytest.skip("Windows has no fork, which every attempt is")
-    _, argv = whole
+    _, argv = uninterrupted
     folder.mkdir(parents=True)
     (folder / "arguments.json").write_text(json.dumps(argv(folder / "run", *EVERY_STEP)))
     command = [sys.executable, REPOSITORY / "tests/helpers/killing.py", folder / "run", folder / "arguments.json"]
@@ -107,16 +107,16 @@ def kill_until_finished(whole, folder: Path, seed: int, kills: int) -> dict:
 
 
 @pytest.fixture(scope="module")
-def never_killed(whole, tmp_path_factory):
+def never_killed(uninterrupted, tmp_path_factory):
     """The uninterrupted run by the same program, on one thread like the killed ones."""
     folder = tmp_path_factory.mktemp("never") / "killed"
-    kill_until_finished(whole, folder, seed=0, kills=0)
+    kill_until_finished(uninterrupted, folder, seed=0, kills=0)
     return folder / "run"
 
 
 @pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.slow)])
-def test_repeatedly_killed_run_matches_uninterrupted_run(whole, never_killed, tmp_path, kills):
-    result = kill_until_finished(whole, tmp_path / "killed", seed=0, kills=kills)
+def test_repeatedly_killed_run_matches_uninterrupted_run(uninterrupted, never_killed, tmp_path, kills):
+    result = kill_until_finished(uninterrupted, tmp_path / "killed", seed=0, kills=kills)
     assert result["killed"] == kills
     assert_same_run(never_killed, tmp_path / "killed/run")
     left = {path.name for path in (tmp_path / "killed/run").iterdir()}
@@ -125,8 +125,8 @@ def test_repeatedly_killed_run_matches_uninterrupted_run(whole, never_killed, tm
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_run_killed_100_times_matches_uninterrupted_run(whole, never_killed, tmp_path, seed):
-    kill_until_finished(whole, tmp_path / "killed", seed, kills=100)
+def test_run_killed_100_times_matches_uninterrupted_run(uninterrupted, never_killed, tmp_path, seed):
+    kill_until_finished(uninterrupted, tmp_path / "killed", seed, kills=100)
     assert_same_run(never_killed, tmp_path / "killed/run")
 
 
@@ -166,9 +166,9 @@ class Interrupt:
     ],
 )
 def test_run_stopped_by_a_signal_resumes_to_the_same_result(
-    whole, tmp_path, monkeypatch, capsys, step, number, status, kept
+    uninterrupted, tmp_path, monkeypatch, capsys, step, number, status, kept
 ):
-    reference, argv = whole
+    reference, argv = uninterrupted
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         Interrupt(patch, step, number)
@@ -185,8 +185,8 @@ def test_run_stopped_by_a_signal_resumes_to_the_same_result(
     assert_same_run(reference, tmp_path / "run")
 
 
-def test_run_resumes_with_another_micro_batch_size(whole, tmp_path, monkeypatch, capsys):
-    _, argv = whole
+def test_run_resumes_with_another_micro_batch_size(uninterrupted, tmp_path, monkeypatch, capsys):
+    _, argv = uninterrupted
     with monkeypatch.context() as patch:
         Interrupt(patch, 7, signal.SIGINT)
         with pytest.raises(SystemExit):
@@ -197,21 +197,21 @@ def test_run_resumes_with_another_micro_batch_size(whole, tmp_path, monkeypatch,
     assert "recovery-7" in capsys.readouterr().out and read(tmp_path / "run/train_results.json")["global_step"] == 15
 
 
-def test_compiled_run_resumes_to_the_same_result(whole, tmp_path, monkeypatch):
-    _, argv = whole
+def test_compiled_run_resumes_to_the_same_result(uninterrupted, tmp_path, monkeypatch):
+    _, argv = uninterrupted
     torch._dynamo.reset()
     compiled = ("--torch_compile_backend", "aot_eager")
-    run(train, *argv(tmp_path / "whole", *compiled))
+    run(train, *argv(tmp_path / "uninterrupted", *compiled))
     with monkeypatch.context() as patch:
         Interrupt(patch, 7, signal.SIGINT)
         with pytest.raises(SystemExit):
             run(train, *argv(tmp_path / "run", *compiled))
     run(train, *argv(tmp_path / "run", *compiled))
-    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(tmp_path / "uninterrupted", tmp_path / "run")
 
 
-def test_second_ctrl_c_stops_immediately(whole, tmp_path, monkeypatch, capsys):
-    reference, argv = whole
+def test_second_ctrl_c_stops_immediately(uninterrupted, tmp_path, monkeypatch, capsys):
+    reference, argv = uninterrupted
     with monkeypatch.context() as patch:
         Interrupt(patch, 8, signal.SIGINT, again=True)
         with pytest.raises(SystemExit) as stopped:
@@ -222,8 +222,8 @@ def test_second_ctrl_c_stops_immediately(whole, tmp_path, monkeypatch, capsys):
     assert_same_run(reference, tmp_path / "run")
 
 
-def test_the_same_seed_gives_the_same_run(whole, tmp_path):
-    reference, argv = whole
+def test_the_same_seed_gives_the_same_run(uninterrupted, tmp_path):
+    reference, argv = uninterrupted
     run(train, *argv(tmp_path / "again"))
     assert_same_run(reference, tmp_path / "again")
     run(train, *argv(tmp_path / "other", "--seed", "7"))
@@ -232,16 +232,16 @@ def test_the_same_seed_gives_the_same_run(whole, tmp_path):
 
 
 @pytest.fixture
-def interrupted(whole, tmp_path, monkeypatch):
+def interrupted(uninterrupted, tmp_path, monkeypatch):
     """A run that was stopped after step 12: checkpoint-5, checkpoint-10 and recovery-12."""
     with monkeypatch.context() as patch:
         Interrupt(patch, 12, signal.SIGTERM)
         with pytest.raises(SystemExit):
-            run(train, *whole[1](tmp_path / "run"))
+            run(train, *uninterrupted[1](tmp_path / "run"))
     return tmp_path / "run"
 
 
-def test_recovery_checkpoints_are_written_by_time_and_removed(whole, tmp_path, monkeypatch):
+def test_recovery_checkpoints_are_written_by_time_and_removed(uninterrupted, tmp_path, monkeypatch):
     kept, save = [], QATrainer._save_checkpoint
 
     def watch(trainer, *args, **kwargs):
@@ -249,12 +249,12 @@ def test_recovery_checkpoints_are_written_by_time_and_removed(whole, tmp_path, m
         kept.append([path.name for path in run_folder.find_checkpoints(tmp_path / "run")])
 
     monkeypatch.setattr(QATrainer, "_save_checkpoint", watch)
-    run(train, *whole[1](tmp_path / "run", *EVERY_STEP, "--save_total_limit", 9))
+    run(train, *uninterrupted[1](tmp_path / "run", *EVERY_STEP, "--save_total_limit", 9))
     recovered = [names[0] for names in kept if names[0].startswith("recovery")]
     assert recovered == [f"recovery-{step}" for step in range(1, 15) if step % 5], "never on an epoch's last step"
     assert all(sum(name.startswith("recovery") for name in names) <= 1 for names in kept), "only the newest is kept"
     assert kept[-1] == ["checkpoint-15", "checkpoint-10", "checkpoint-5"]
-    run(train, *whole[1](tmp_path / "none", "--recovery_minutes", 0))
+    run(train, *uninterrupted[1](tmp_path / "none", "--recovery_minutes", 0))
     assert_same_run(tmp_path / "none", tmp_path / "run")
 
 
@@ -272,9 +272,9 @@ def flip(path: Path) -> None:
     "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth"]
 )
 @pytest.mark.parametrize("corrupt", [Path.unlink, truncate, flip, lambda path: path.write_bytes(b"")])
-def test_corruption_is_detected(whole, tmp_path, name, corrupt):
+def test_corruption_is_detected(uninterrupted, tmp_path, name, corrupt):
     folder = tmp_path / "checkpoint-15"
-    shutil.copytree(last_checkpoint(whole[0]), folder)
+    shutil.copytree(last_checkpoint(uninterrupted[0]), folder)
     assert checkpoints.find_corruption(folder) is None
     corrupt(folder / name)
     assert name in checkpoints.find_corruption(folder)
@@ -283,9 +283,9 @@ def test_corruption_is_detected(whole, tmp_path, name, corrupt):
         assert checkpoints.find_corruption(folder), "also without the manifest"
 
 
-def test_sharded_optimizer_file_name(whole, tmp_path):
+def test_sharded_optimizer_file_name(uninterrupted, tmp_path):
     folder = tmp_path / "checkpoint-15"
-    shutil.copytree(last_checkpoint(whole[0]), folder)
+    shutil.copytree(last_checkpoint(uninterrupted[0]), folder)
     (folder / run_folder.MANIFEST).unlink()
     (folder / "optimizer.pt").rename(folder / "optimizer.bin")
     assert checkpoints.find_corruption(folder) is None
@@ -293,8 +293,8 @@ def test_sharded_optimizer_file_name(whole, tmp_path):
     assert "cannot be read" in checkpoints.find_corruption(folder)
 
 
-def test_corrupt_checkpoint_is_reported_and_skipped(interrupted, whole, capsys):
-    reference, argv = whole
+def test_corrupt_checkpoint_is_reported_and_skipped(interrupted, uninterrupted, capsys):
+    reference, argv = uninterrupted
     truncate(interrupted / "recovery-12/optimizer.pt")
     (interrupted / "checkpoint-99").mkdir()
     capsys.readouterr()
@@ -308,21 +308,21 @@ def test_corrupt_checkpoint_is_reported_and_skipped(interrupted, whole, capsys):
     assert_same_run(reference, interrupted)
 
 
-def test_training_restarts_without_an_intact_checkpoint(interrupted, whole, capsys):
+def test_training_restarts_without_an_intact_checkpoint(interrupted, uninterrupted, capsys):
     for folder in run_folder.find_checkpoints(interrupted):
         flip(folder / "model.safetensors")
     with pytest.raises(UserError, match="no intact checkpoint to resume from"):
-        run(train, *whole[1](interrupted, "--resume_from_checkpoint", "last"))
+        run(train, *uninterrupted[1](interrupted, "--resume_from_checkpoint", "last"))
     capsys.readouterr()
-    run(train, *whole[1](interrupted))
+    run(train, *uninterrupted[1](interrupted))
     assert capsys.readouterr().err.count("; skipped") == 3
-    assert_same_run(whole[0], interrupted)
+    assert_same_run(uninterrupted[0], interrupted)
 
 
-def test_corrupt_best_checkpoint_is_never_chosen(interrupted, whole, capsys):
+def test_corrupt_best_checkpoint_is_never_chosen(interrupted, uninterrupted, capsys):
     state = read(interrupted / "recovery-12/trainer_state.json")
     flip(Path(state["best_model_checkpoint"]) / "model.safetensors")
-    run(train, *whole[1](interrupted))
+    run(train, *uninterrupted[1](interrupted))
     assert "the best checkpoint so far, of step" in capsys.readouterr().err
     state = read(last_checkpoint(interrupted) / "trainer_state.json")
     assert state["best_global_step"] == 15
@@ -330,8 +330,8 @@ def test_corrupt_best_checkpoint_is_never_chosen(interrupted, whole, capsys):
     assert same(load_file(interrupted / "model.safetensors"), kept)
 
 
-def test_other_settings_are_rejected_unless_resuming_is_requested(interrupted, whole, capsys):
-    _, argv = whole
+def test_other_settings_are_rejected_unless_resuming_is_requested(interrupted, uninterrupted, capsys):
+    _, argv = uninterrupted
     with pytest.raises(
         UserError, match=r"interrupted run with other settings: learning_rate 0.001 -> 0.5, seed 42 -> 3\. "
     ):
@@ -342,12 +342,12 @@ def test_other_settings_are_rejected_unless_resuming_is_requested(interrupted, w
     assert "settings changed since that checkpoint: learning_rate 0.001 -> 0.0005, logging_steps 1.0 -> 7" in said
 
 
-def test_other_data_with_the_same_name_are_rejected(interrupted, whole, tiny_data, tmp_path):
+def test_other_data_with_the_same_name_are_rejected(interrupted, uninterrupted, tiny_data, tmp_path):
     data = read(tiny_data / "train.json")
     data["data"][0]["paragraphs"].reverse()
     changed = tmp_path / "train.json"
     changed.write_text(json.dumps(data))
-    argv = whole[1](interrupted)
+    argv = uninterrupted[1](interrupted)
     argv[argv.index("--train_file") + 1] = str(changed)
     with pytest.raises(UserError, match="with other settings: the training windows, train_file"):
         run(train, *argv)
@@ -355,8 +355,8 @@ def test_other_data_with_the_same_name_are_rejected(interrupted, whole, tiny_dat
     run(train, *argv)  # the same data at another path
 
 
-def test_a_finished_run_is_not_trained_again(interrupted, whole, tmp_path):
-    _, argv = whole
+def test_a_finished_run_is_not_trained_again(interrupted, uninterrupted, tmp_path):
+    _, argv = uninterrupted
     run(train, *argv(interrupted))
     weights = (interrupted / "model.safetensors").read_bytes()
     with pytest.raises(UserError, match=r"this run is finished.*--overwrite_output_dir true"):
@@ -372,19 +372,19 @@ def test_a_finished_run_is_not_trained_again(interrupted, whole, tmp_path):
         run(train, *argv(tmp_path / "new", "--resume_from_checkpoint", tmp_path / "nowhere"))
 
 
-def test_folder_without_a_run_is_not_changed(whole, tmp_path):
+def test_folder_without_a_run_is_not_changed(uninterrupted, tmp_path):
     (tmp_path / "checkpoint-12").mkdir()
     (tmp_path / "predictions.json").write_text("mine")
     for more in ((), ("--overwrite_output_dir", "true")):
         with pytest.raises(UserError, match=r"is not empty, and contains no run of train\.py"):
-            run(train, *whole[1](tmp_path, *more))
+            run(train, *uninterrupted[1](tmp_path, *more))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-12", "predictions.json"]
 
 
 @pytest.mark.parametrize("name", ["write_evaluation", "write_report", "write_picture", "record_run"])
-def test_interrupted_while_the_results_are_written(whole, tmp_path, monkeypatch, capsys, name):
+def test_interrupted_while_the_results_are_written(uninterrupted, tmp_path, monkeypatch, capsys, name):
     """The model is saved, but the run does not count as finished until the same command has completed it."""
-    reference, argv = whole
+    reference, argv = uninterrupted
 
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -401,20 +401,20 @@ def test_interrupted_while_the_results_are_written(whole, tmp_path, monkeypatch,
     assert_same_run(reference, tmp_path / "run")
 
 
-def test_a_checkpoint_beyond_the_end(whole, tmp_path):
-    past = ("--resume_from_checkpoint", last_checkpoint(whole[0]), "--max_steps", 3)
+def test_a_checkpoint_beyond_the_end(uninterrupted, tmp_path):
+    past = ("--resume_from_checkpoint", last_checkpoint(uninterrupted[0]), "--max_steps", 3)
     with pytest.raises(UserError, match="the checkpoint is of step 15, beyond the 3 of this run"):
-        run(train, *whole[1](tmp_path / "run", *past))
+        run(train, *uninterrupted[1](tmp_path / "run", *past))
 
 
-def test_more_epochs_for_a_finished_run(whole, tmp_path):
-    shutil.copytree(whole[0], tmp_path / "run")
-    run(train, *whole[1](tmp_path / "run", "--num_train_epochs", 4, "--resume_from_checkpoint", "last"))
+def test_more_epochs_for_a_finished_run(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted[0], tmp_path / "run")
+    run(train, *uninterrupted[1](tmp_path / "run", "--num_train_epochs", 4, "--resume_from_checkpoint", "last"))
     assert last_checkpoint(tmp_path / "run").name == "checkpoint-20"
     assert read(tmp_path / "run/train_results.json")["resumed_from"] == 15
 
 
-def test_two_runs_in_one_folder(whole, tmp_path):
+def test_two_runs_in_one_folder(uninterrupted, tmp_path):
     from qa.training.resume import lock_run_folder
 
     (tmp_path / "run").mkdir()
@@ -433,7 +433,7 @@ def test_two_runs_in_one_folder(whole, tmp_path):
     try:
         assert holder.stdout.readline().strip() == b"held"
         with pytest.raises(UserError, match=rf"is in use by process {holder.pid} on .*, since 20"):
-            run(train, *whole[1](tmp_path / "run"))
+            run(train, *uninterrupted[1](tmp_path / "run"))
     finally:
         holder.kill()
         holder.wait()
@@ -441,18 +441,18 @@ def test_two_runs_in_one_folder(whole, tmp_path):
         pass
 
 
-def test_space_is_checked_before_training(whole, tmp_path, monkeypatch):
+def test_space_is_checked_before_training(uninterrupted, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
     with pytest.raises(UserError, match=r"GiB are needed for 2 checkpoints .* 0.00 GiB are free"):
-        run(train, *whole[1](tmp_path / "run"))
+        run(train, *uninterrupted[1](tmp_path / "run"))
     assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 
 @pytest.mark.parametrize("room", [0.5, 1.3, 2.2])
-def test_full_disk_is_a_one_line_error_and_keeps_earlier_checkpoints(whole, tmp_path, room):
+def test_full_disk_is_a_one_line_error_and_keeps_earlier_checkpoints(uninterrupted, tmp_path, room):
     """Uses a separate file system with room for a limited number of checkpoints."""
-    reference, argv = whole
+    reference, argv = uninterrupted
     disk, size = tmp_path / "disk", checkpoints.size_of(last_checkpoint(reference))
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={int(room * size) + 65536}", "none", str(disk)]
@@ -475,9 +475,9 @@ def test_full_disk_is_a_one_line_error_and_keeps_earlier_checkpoints(whole, tmp_
         subprocess.run(["umount", "-l", str(disk)])
 
 
-def test_300_corrupt_checkpoints(whole, tmp_path):
+def test_300_corrupt_checkpoints(uninterrupted, tmp_path):
     """Each is skipped with one line, or is intact where it matters; never a traceback."""
-    rng, origin, begun = random.Random(0), last_checkpoint(whole[0]), time.monotonic()
+    rng, origin, begun = random.Random(0), last_checkpoint(uninterrupted[0]), time.monotonic()
     names = [path.name for path in origin.iterdir()]
     contents = {name: (origin / name).read_bytes() for name in names}
     for number in range(300):
@@ -506,9 +506,9 @@ def test_300_corrupt_checkpoints(whole, tmp_path):
             path.write_text(rng.choice(["{}", "[]", "null", "<html>", '{"global_step": "15"}', '{"files": 3}']))
         changed = not path.exists() or path.read_bytes() != contents[hurt]
         found, passed = checkpoints.newest_intact(folder.parent)
-        whole_by_list = manifest and hurt != run_folder.MANIFEST
+        listed = manifest and hurt != run_folder.MANIFEST
         assert len(passed) == (found is None) and all("\n" not in line for line in passed)
-        assert found is None or not changed or not whole_by_list, (hurt, kind)
+        assert found is None or not changed or not listed, (hurt, kind)
         if kind == 0 and hurt in checkpoints.NEEDED:
             assert found is None
         shutil.rmtree(folder.parent)
