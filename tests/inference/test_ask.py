@@ -85,8 +85,8 @@ def test_every_form_of_input(answerer):
     [
         (lambda a: a(question=["a", "b"], context=["c"]), "2 questions and 1 contexts"),
         (lambda a: a(question=" ", context="c"), "the question is empty"),
-        (lambda a: a(question="q"), "must be text"),
-        (lambda a: a(), "must be text"),
+        (lambda a: a(question="q"), "must both be text"),
+        (lambda a: a(), "must both be text"),
         (lambda a: a([{"question": "q"}]), "dictionaries with these two keys"),
         (lambda a: a("q", "c", top_k=0), "top_k must be at least 1"),
         (lambda a: a("q", "c", max_seq_len=2000), "max_seq_length 2000 is longer than the model supports"),
@@ -382,7 +382,7 @@ def test_asking_repeatedly(trained, monkeypatch, capsys):
     [
         ((), "no model given"),
         (("--model_name_or_path", "m"), "no question given"),
-        (("--model_name_or_path", "m", "--question", "q"), "--context or as --context_file"),
+        (("--model_name_or_path", "m", "--question", "q"), "either --context or --context_file"),
         (("--model_name_or_path", "m", "--question", "q", "--context_file", "nowhere"), "nowhere: no such file"),
         (("--model_name_or_path", "m", "--input", "i.jsonl"), "--input questions.jsonl and --output answers.jsonl"),
         (("--model_name_or_path", "m", "--input", "i", "--output", "o", "--question", "q"), "--question or --input"),

@@ -86,7 +86,11 @@ def test_command_line_overrides_the_file(tmp_path):
         ("", ["--validation_split_percentage", "100"], "must be from 1 to 99"),
         ("", ["--load_best_model_at_end"], "--load_best_model_at_end requires the save and eval strategy to match"),
         ("dataset_name: a\ntrain_file: b", [], "dataset_name and train_file are mutually exclusive"),
-        ("", ["--config_name", "a", "--model_name_or_path", "b"], "model_name_or_path and config_name exclude"),
+        (
+            "",
+            ["--config_name", "a", "--model_name_or_path", "b"],
+            "model_name_or_path and config_name are mutually exclusive",
+        ),
     ],
 )
 def test_invalid_options_are_one_line_errors(tmp_path, text, argv, message):
@@ -160,7 +164,7 @@ def test_help_all_shows_every_option_with_its_default(capsys):
     with pytest.raises(SystemExit) as stopped:
         read_options((*ALL, EvaluationArguments), ["--help_all"], description="Evaluate.")
     text = " ".join(capsys.readouterr().out.split())
-    assert not stopped.value.code and "Longest answer in tokens. (default: 30)" in text
+    assert not stopped.value.code and "Maximum tokens per answer. (default: 30)" in text
     assert text.startswith("Evaluate.") and "--config" in text
     for kind in (*ALL, EvaluationArguments):
         for item in dataclasses.fields(kind):
