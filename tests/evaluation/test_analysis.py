@@ -7,7 +7,7 @@ from qa.evaluation import analysis
 from qa.evaluation.squad_metric import score_v2
 
 
-def test_interval_agrees_with_the_normal_one():
+def test_interval_matches_the_normal_approximation():
     values = (np.arange(900) % 10 < 3).astype(float)  # 30 % of 900
     low, high = analysis.interval(values, 4000)
     half = 1.96 * np.sqrt(0.3 * 0.7 / 900)
@@ -51,7 +51,7 @@ def test_question_words(question, word):
     assert analysis.question_word(question) == word
 
 
-def test_groups_hold_every_question_once():
+def test_groups_contain_every_question_once():
     labels, names = analysis.ranges(np.array([0, 1, 2, 3, 4, 9]), [1, 3])
     assert [names[label] for label in labels] == ["1", "1", "2 to 3", "2 to 3", "over 3", "over 3"]
     questions, contexts = ["Who?", "Who is it?", "Where?"], ["a b", "a " * 60, "c"]
@@ -107,7 +107,7 @@ def random_evaluation(seed: int, count: int = 60):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_threshold_curve_is_what_the_metric_gives_at_each_threshold(seed):
+def test_threshold_curve_matches_the_metric(seed):
     from qa.evaluation.squad_metric import question_scores
 
     ids, answerable, references, texts, odds = random_evaluation(seed)

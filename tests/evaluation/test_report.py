@@ -65,7 +65,7 @@ def test_every_question_is_listed_with_its_places_worst_first():
     ]
 
 
-def test_nothing_is_loaded_and_no_text_is_markup():
+def test_report_loads_nothing_and_escapes_all_text():
     page = render_report(make_evaluation())
     assert not re.search(r"\b(src|href|action)=(?!\"data:)", page)
     assert "url(" not in page and "@import" not in page and "http" not in page.replace("http-equiv", "")
@@ -77,7 +77,7 @@ def test_nothing_is_loaded_and_no_text_is_markup():
     assert "<b>&amp;" not in page and "<i>is</i>" not in page
 
 
-def test_the_numbers_are_those_of_the_metric():
+def test_report_numbers_match_the_metric():
     evaluation = make_evaluation()
     page = render_report(evaluation)
     assert f"<b>{evaluation.metrics['exact']:.2f}</b> exact match" in page

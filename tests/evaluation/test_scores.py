@@ -39,7 +39,7 @@ def by_metric(name: str, predictions: dict, references: list[dict], odds: dict |
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_totals_are_those_of_the_metric_to_the_last_digit(seed):
+def test_totals_match_the_metric_exactly(seed):
     references, predictions, odds = random_task(seed)
     for name, null_odds in (("squad", None), ("squad_v2", None), ("squad_v2", odds)):
         scores = score_predictions(predictions, references, name == "squad_v2", null_odds)

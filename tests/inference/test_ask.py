@@ -45,7 +45,7 @@ def answerer(trained) -> ask.QuestionAnswerer:
     return ask.pipeline("question-answering", model=trained)
 
 
-def test_one_answer_and_several(answerer):
+def test_single_and_multiple_answers(answerer):
     answer = answerer(question=QUESTIONS[0], context=CONTEXT)
     assert answer.keys() == {"score", "start", "end", "answer"} and answer["score"] > 0
     several = answerer(question=QUESTIONS[0], context=CONTEXT, top_k=5)
@@ -123,7 +123,7 @@ def test_answers_do_not_depend_on_the_chunk_size(answerer, monkeypatch):
     assert [x["answer"] for x in whole] == [x["answer"] for x in parts]
 
 
-def test_many_answers_where_one_text_repeats(answerer):
+def test_top_k_with_repeated_texts(answerer):
     """The pipeline took the best spans first and then merged equal texts, which left few answers."""
     several = answerer("Where?", "Sollen Sollen sollen SOLLEN Ørby 1931 " * 3, top_k=8)
     assert len(several) == 8 == len({item["answer"].lower() for item in several})

@@ -297,7 +297,7 @@ def test_precision_is_chosen_for_the_gpu():
     assert options().optim == "adamw_torch_fused", "the library's own default"
 
 
-def test_a_uniform_guess_costs_the_log_of_the_length():
+def test_uniform_loss_is_the_mean_log_of_the_lengths():
     lengths = np.array([4, 9])
     batch = collate(lengths.tolist())
     start, end = batch.pop("start_positions"), batch.pop("end_positions")

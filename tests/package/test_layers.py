@@ -1,4 +1,4 @@
-"""The rules that keep the package in layers: who may import whom, what needs torch, how long a module may be."""
+"""Rules for the package's layers: allowed imports, modules that need no torch, maximum lengths."""
 
 import ast
 import json
@@ -11,12 +11,12 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMANDS = ("train", "preprocess", "evaluate_qa", "ask", "publish")
-LAYERS = ("runtime", "io", "options", "data", "model", "inference", "evaluation", "hub", "training")  # ground first
+LAYERS = ("runtime", "io", "options", "data", "model", "inference", "evaluation", "hub", "training")  # lowest first
 MODULES = sorted((REPOSITORY / "qa").rglob("*.py")) + [REPOSITORY / f"{name}.py" for name in COMMANDS]
 
 MODULE_LINES, FUNCTION_LINES = 300, 50
 WITHOUT_TORCH = ("qa.options", "qa.data", "qa.inference.spans", "qa.inference.decoding")
-BUILT_ON_TORCH = {"qa.options.training_arguments"}  # transformers' own options and ours, imported where they are needed
+BUILT_ON_TORCH = {"qa.options.training_arguments"}  # imported only where training options are needed
 
 
 def name_of(path: Path) -> str:
@@ -25,7 +25,7 @@ def name_of(path: Path) -> str:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Yield the full name of every import in a file, those in functions and for type checkers included."""
+    """Yield the full name of every import in a file, including those in functions and for type checkers."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -70,11 +70,11 @@ def run_python(code: str, *argv: str) -> str:
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
 
 
-def test_what_a_backend_without_torch_needs_imports_none():
+def test_modules_for_backends_without_torch_do_not_import_it():
     names = [name for name in map(name_of, MODULES) if name.startswith(WITHOUT_TORCH)]
     code = """
 import importlib, json, sys
-sys.modules |= {"torch": None, "transformers": None}  # not found, as where they are not installed
+sys.modules |= {"torch": None, "transformers": None}  # as if not installed
 failed = []
 for name in sys.argv[1:]:
     try:
@@ -103,7 +103,7 @@ assert (ask.QuestionAnswerer, ask.pipeline) == (QuestionAnswerer, pipeline)
 
 
 @pytest.mark.parametrize("missing", ["torch", "transformers"])
-def test_without_torch_the_names_tell_what_to_install(missing):
+def test_error_without_torch_says_what_to_install(missing):
     code = f"""
 import sys
 sys.modules["{missing}"] = None

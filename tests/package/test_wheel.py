@@ -1,4 +1,4 @@
-"""What `pip install .` installs, used from another folder."""
+"""The package that `pip install .` installs, used from another folder."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel, built offline by the setuptools that torch brings."""
+    """The wheel, built offline with setuptools, a dependency of torch."""
     source, output = (tmp_path_factory.mktemp(name) for name in ("source", "wheel"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "train.py"):
         shutil.copy(REPOSITORY / name, source)
@@ -54,8 +54,8 @@ def test_the_installed_package_works_from_another_folder(site, tmp_path):
     assert Path(file).is_relative_to(site) and module == "qa.inference.answerer"
 
 
-def test_each_dependency_stands_once():
-    """In pyproject.toml, to which the requirements files refer."""
+def test_each_dependency_is_listed_once():
+    """All dependencies are in pyproject.toml; the requirements files refer to it."""
     extras = PROJECT["project"]["optional-dependencies"]
     names = [line.split(">")[0].lower() for line in sum(extras.values(), PROJECT["project"]["dependencies"])]
     assert len(names) == len(set(names))
