@@ -24,6 +24,7 @@ if __name__ == "__main__":
 
 from pathlib import Path
 
+from qa.data.splits import has_unanswerable
 from qa.evaluation.collapse import detect_collapse
 from qa.evaluation.inputs import load_validation, read_predictions, warn_of_other_task
 from qa.evaluation.report import compare_with, difference_rows, write_report
@@ -58,20 +59,21 @@ def main() -> None:
         load_config(model_args)  # a wrong name fails before the data are read
 
     split = load_validation(data_args, args.seed, model_args.cache_dir)
-    has_unanswerable = bool(data_args.version_2_with_negative)
-    if eval_args.save_best_threshold and not has_unanswerable:
+    unanswerable = has_unanswerable(data_args, [split])
+    if eval_args.save_best_threshold and not unanswerable:
         raise UserError("save_best_threshold is for SQuAD 2.0: all these questions have an answer")
-    warn_of_other_task(read_settings(saved), has_unanswerable, split)
+    warn_of_other_task(read_settings(saved), unanswerable, split)
     other = None
     if eval_args.compare:
         references = gold_answers(split.examples)
         predictions = read_predictions(str(Path(eval_args.compare) / PREDICTIONS), references)
-        other = score_predictions(predictions, references, has_unanswerable)
+        other = score_predictions(predictions, references, unanswerable)
     output = make_folder(args.output_dir)
     if eval_args.predictions:
-        evaluation = evaluate_predictions(split, has_unanswerable, eval_args.predictions, eval_args.null_odds)
+        evaluation = evaluate_predictions(split, unanswerable, eval_args.predictions, eval_args.null_odds)
     else:
-        evaluation = evaluate_model(model_args, data_args, args, split, eval_args.logits, eval_args.save_logits)
+        files = eval_args.logits, eval_args.save_logits
+        evaluation = evaluate_model(model_args, data_args, args, split, unanswerable, *files)
 
     comparison = compare_with(evaluation, Path(eval_args.compare).resolve().name, other) if other else None
     write_evaluation(output, evaluation)

@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 
 from qa.data.demo import write_demo
-from qa.data.splits import describe_leak, read_splits
+from qa.data.splits import describe_leak, has_unanswerable, read_splits
 from qa.data.windows import WindowSettings, check_lengths
 from qa.evaluation.data_report import inspect_split, print_reports, write_problems
 from qa.io.files import make_folder, write_json
@@ -45,16 +45,14 @@ def main() -> None:
         write_demo(data_args.demo_dir)
     tokenizer = load_tokenizer(model_args)
     check_lengths(WindowSettings.from_args(data_args), tokenizer, None)
-    has_unanswerable, strict = data_args.version_2_with_negative, data_args.strict
-    data_args.strict = False  # report everything first
     splits = read_splits(data_args, ("train", "validation"), args.seed, model_args.cache_dir)
     if not splits:
         raise UserError("no questions: give --train_file, --validation_file or --dataset_name")
-    output = make_folder(args.output_dir)
+    unanswerable, output = has_unanswerable(data_args, splits.values()), make_folder(args.output_dir)
     write_problems(output / PROBLEMS, {name: split.problems for name, split in splits.items()})
 
     reports = {
-        name: inspect_split(split, tokenizer, data_args, model_args.cache_dir, has_unanswerable)
+        name: inspect_split(split, tokenizer, data_args, model_args.cache_dir, unanswerable)
         for name, split in splits.items()
     }
     if leak := describe_leak(splits):
@@ -69,7 +67,7 @@ def main() -> None:
         raise UserError("; ".join(unusable))
     found = [f"{problem.place}: {problem.detail}" for each in problems.values() for problem in each]
     found += [leak[1]] if leak else []
-    if strict and found:
+    if data_args.strict and found:
         raise UserError(f"{len(found):,} problems, and strict allows none: {output / PROBLEMS}; the first: {found[0]}")
 
 

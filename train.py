@@ -22,10 +22,11 @@ if __name__ == "__main__":
 from pathlib import Path
 
 from qa.data.demo import write_demo
+from qa.data.splits import has_unanswerable
 from qa.data.windows import WindowSettings, check_lengths
 from qa.evaluation.scores import check_metric_name
 from qa.hub import publish as hub
-from qa.model.device import bf16_supported, fit_to_device, uses_tf32, wanted_precision
+from qa.model.device import device_precision, uses_tf32
 from qa.model.loading import check_fit, load_config, load_tokenizer, position_limit
 from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
@@ -34,6 +35,7 @@ from qa.runtime.distributed import on_main_process
 from qa.runtime.process import allow_tf32, configure_process, run_command
 from qa.training.planner import plan_run
 from qa.training.prepare import prepare_splits
+from qa.training.resolved import ResolvedRun
 from qa.training.resume import check_output_folder
 from qa.training.run import locked_output_folder, run_training
 
@@ -47,7 +49,7 @@ def main() -> None:
     )
     if not args.plan:
         check_output_folder(args)
-    precision, args = wanted_precision(args, bf16_supported()), fit_to_device(args)
+    precision = device_precision(args)
     allow_tf32(uses_tf32(args))
     if args.push_to_hub and not args.plan:
         on_main_process(lambda: hub.check_target(hub.Target.from_args(args)))
@@ -59,14 +61,15 @@ def main() -> None:
     check_fit(tokenizer, config)
     check_lengths(WindowSettings.from_args(data_args), tokenizer, position_limit(config))
     data = prepare_splits(tokenizer, model_args, data_args, args.seed)
-    check_metric_name(args.metric_for_best_model, bool(data_args.version_2_with_negative))
+    unanswerable = has_unanswerable(data_args, (part.split for part in data.values()))
+    check_metric_name(args.metric_for_best_model, unanswerable)
 
-    pad_to = data_args.max_seq_length if data_args.pad_to_max_length else None
-    args = plan_run(config, args, data["train"].windows["length"][:], precision, pad_to)
+    resolved = ResolvedRun.from_options(data_args, args, precision, unanswerable)
+    resolved = plan_run(config, args, data["train"].windows["length"][:], resolved)
     if args.plan:
         return
     with locked_output_folder(args):
-        run_training(model_args, data_args, args, tokenizer, config, data)
+        run_training(model_args, data_args, args, resolved, tokenizer, config, data)
     if args.push_to_hub and args.process_index == 0:
         print(f"published: {hub.push(Path(args.output_dir), hub.Target.from_args(args))}")
 

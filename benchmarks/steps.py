@@ -23,7 +23,7 @@ from qa.data.windows import WindowArrays
 from qa.evaluation.evaluator import Evaluator
 from qa.model import memory
 from qa.model.batching import Collator, WindowRows, padded
-from qa.model.device import AUTOCAST, fit_to_device
+from qa.model.device import AUTOCAST, device_precision
 from qa.model.loading import takes_token_types
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
@@ -31,6 +31,7 @@ from qa.options.arguments import DataArguments
 from qa.options.training_arguments import TrainingOptions
 from qa.training.compilation import compile_blocks
 from qa.training.planner import plan_epoch
+from qa.training.resolved import ResolvedRun, trainer_arguments
 from qa.training.sampling import FixedOrderSampler, LengthGroupedSampler
 from qa.training.trainer import QATrainer
 
@@ -115,7 +116,7 @@ class Bench:
     def __init__(self, config: PretrainedConfig, split, windows, tokenizer, steps: int, device: torch.device):
         self.config, self.steps, self.device, self.tokenizer = config, steps, device, tokenizer
         self.all_windows, self.pad_token_id = windows, tokenizer.pad_token_id
-        self.evaluator = Evaluator(split.examples, WindowArrays.from_dataset(windows), DataArguments())
+        self.evaluator = Evaluator(split.examples, WindowArrays.from_dataset(windows), DataArguments(), False)
         with FakeTensorMode():
             self.token_types = takes_token_types(AutoModelForQuestionAnswering.from_config(config))
         self.lengths, self.flops, self.rates = np.array(windows["length"][:]), Flops(config), {}
@@ -179,9 +180,11 @@ class Bench:
                 report_to="none",
                 disable_tqdm=True,
             )
+            resolved = ResolvedRun.from_options(DataArguments(), args, device_precision(args), False)
             trainer = QATrainer(
                 model=AutoModelForQuestionAnswering.from_config(self.config),
-                args=fit_to_device(args),
+                args=trainer_arguments(args, resolved),
+                resolved=resolved,
                 train_dataset=self.all_windows.select(rows.reshape(-1)),
                 processing_class=self.tokenizer,
                 evaluator=self.evaluator,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
@@ -23,8 +24,6 @@ def read_splits(
 ) -> dict[str, Split]:
     """Read and check the splits ``names``, except those for which the arguments name no source.
 
-    Sets ``args.version_2_with_negative`` from the data if it is None.
-
     Raises:
         UserError: a source cannot be read at all; if there are several such sources, all are named.
     """
@@ -36,9 +35,13 @@ def read_splits(
             errors.append(str(error))
     if errors:
         raise UserError("; ".join(dict.fromkeys(errors)))
-    if args.version_2_with_negative is None and splits:
-        args.version_2_with_negative = any(split.unanswerable for split in splits.values())
     return splits
+
+
+def has_unanswerable(args: DataArguments, splits: Iterable[Split]) -> bool:
+    """Return whether questions may have no answer: ``version_2_with_negative``, or if it is None as in the data."""
+    asked = args.version_2_with_negative
+    return any(split.unanswerable for split in splits) if asked is None else asked
 
 
 def split_sources(args: DataArguments, names: tuple[str, ...], seed: int, cache_dir: str | None) -> dict[str, Sources]:
@@ -75,10 +78,9 @@ def load_splits(
     Raises:
         UserError: no usable question, a question that evaluation could not score, or, with ``strict``, any problem.
     """
-    has_unanswerable = args.version_2_with_negative
     splits = read_splits(args, names, seed, cache_dir)
     for split in splits.values():
-        require_usable(split, args, has_unanswerable)
+        require_usable(split, args.version_2_with_negative, args.strict)
     if warnings := find_warnings(splits):
         if args.strict:
             raise UserError(f"{warnings[0]}, and strict allows no problems")
@@ -87,11 +89,11 @@ def load_splits(
     return splits
 
 
-def require_usable(split: Split, args: DataArguments, has_unanswerable: bool | None) -> None:
+def require_usable(split: Split, unanswerable_expected: bool | None, strict: bool) -> None:
     """Check that a split can be used.
 
     Args:
-        has_unanswerable: ``version_2_with_negative`` as the user set it.
+        unanswerable_expected: ``version_2_with_negative`` as the user set it. strict: whether any problem is an error.
 
     Raises:
         UserError: no usable question in the split or in one of its sources, a question that evaluation could not score,
@@ -100,12 +102,12 @@ def require_usable(split: Split, args: DataArguments, has_unanswerable: bool | N
     if split.name != "train":
         require_complete(split)
     require_examples(split)
-    if split.unanswerable == len(split.examples) and not has_unanswerable:
+    if split.unanswerable == len(split.examples) and not unanswerable_expected:
         sources = ", ".join(source.name for source in split.sources)
         raise UserError(
             f"{sources}: no question of the {split.name} split has an answer: there is nothing to learn or to score"
         )
-    if args.strict and split.problems:
+    if strict and split.problems:
         first = split.problems[0]
         raise UserError(
             f"{first.place}: {first.detail}; {len(split.problems):,} problems in the {split.name} split, and strict"

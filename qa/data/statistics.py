@@ -7,7 +7,6 @@ import numpy as np
 
 from qa.data.checks import Problem
 from qa.data.examples import CHOSEN, Split, count_problems
-from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
 
 
@@ -29,18 +28,18 @@ def unreachable_problems(split: Split, unreachable: dict[int, str]) -> list[Prob
     ]
 
 
-def check_dropped(split: Split, unreachable: dict[int, str], args: DataArguments) -> None:
+def check_dropped(split: Split, unreachable: dict[int, str], max_dropped: float, strict: bool) -> None:
     """Raise UserError if more of the training questions are dropped than ``max_dropped`` or ``strict`` allows."""
     reasons = dropped_because(split, unreachable)
     del reasons[CHOSEN]
     count = reasons.total()
-    if args.strict and unreachable:
+    if strict and unreachable:
         problem = unreachable_problems(split, unreachable)[0]
         raise UserError(
             f"{problem.place}: {problem.detail}; {len(unreachable):,} such questions, and strict allows none:"
             " another max_seq_length or doc_stride may hold them"
         )
-    if count > args.max_dropped * split.read:
+    if count > max_dropped * split.read:
         enough = math.ceil(count / split.read * 100) / 100
         raise UserError(
             f"{count:,} of {split.read:,} training questions cannot be used ({counted(reasons)}):"

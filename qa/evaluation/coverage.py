@@ -70,7 +70,9 @@ class WindowStatistics:
     ceiling: dict[str, float]  # official totals of perfect logits; empty unless requested
 
     @classmethod
-    def from_windows(cls, examples: Dataset, windows: Dataset, args: DataArguments | None = None) -> "WindowStatistics":
+    def from_windows(
+        cls, examples: Dataset, windows: Dataset, args: DataArguments | None = None, has_unanswerable: bool = False
+    ) -> "WindowStatistics":
         """Compute the statistics in parts, which bounds the memory; the ceiling only with ``args``."""
         labels, ceilings = np.zeros(2), []
         unreachable: dict[int, str] = {}
@@ -78,7 +80,7 @@ class WindowStatistics:
             labels += label_f1(part, arrays)
             unreachable |= {first + row: why for row, why in find_unreachable(part, arrays).items()}
             if args:
-                ceilings.append((len(part), Evaluator(part, arrays, args).ceiling().totals))
+                ceilings.append((len(part), Evaluator(part, arrays, args, has_unanswerable).ceiling().totals))
         return cls(100.0 * labels[0] / labels[1] if labels[1] else 100.0, unreachable, mean_scores(ceilings))
 
 

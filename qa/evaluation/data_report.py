@@ -34,18 +34,18 @@ class SplitReport:
 
 
 def inspect_split(
-    split: Split, tokenizer, args: DataArguments, cache_dir: str | None, has_unanswerable: bool | None
+    split: Split, tokenizer, args: DataArguments, cache_dir: str | None, has_unanswerable: bool
 ) -> SplitReport:
-    """Cut a split into windows, and summarize it.
+    """Cut a split into windows, and summarize it; ``strict`` is left to the caller, which has all problems.
 
     Args:
-        has_unanswerable: the option as it was given, None if it is to be detected.
+        has_unanswerable: whether questions may have no answer, as asked for or found in the data.
     """
     unused, problems, blockers = {}, split.problems, []
     usable = len(split.examples) > 0
     if usable:
         windows = load_windows(split.examples, tokenizer, args, cache_dir, split.name)
-        statistics = WindowStatistics.from_windows(split.examples, windows, args)
+        statistics = WindowStatistics.from_windows(split.examples, windows, args, has_unanswerable)
         unused = statistics.unreachable if split.name == "train" else {}
         problems = split.problems + unreachable_problems(split, unused)
         summary = summarize(split, unused, statistics, windows)
@@ -54,9 +54,9 @@ def inspect_split(
     else:
         summary = count_questions(split, unused)
     try:
-        require_usable(split, args, has_unanswerable)
+        require_usable(split, args.version_2_with_negative, strict=False)
         if split.name == "train":
-            check_dropped(split, unused, args)
+            check_dropped(split, unused, args.max_dropped, strict=False)
     except UserError as error:
         blockers.append(str(error))
     return SplitReport(summary, problems, blockers, usable)

@@ -92,6 +92,7 @@ class Evaluator:
     examples: Dataset
     windows: WindowArrays
     args: DataArguments
+    has_unanswerable: bool  # whether questions may have no answer, as in SQuAD 2.0
 
     @cached_property
     def ids(self) -> list[str]:
@@ -110,14 +111,14 @@ class Evaluator:
         args, count = self.args, len(self.ids)
         spans = search(candidates, self.windows, count, args.n_best_size, args.max_answer_length)
         nulls = None
-        if args.version_2_with_negative:
+        if self.has_unanswerable:
             nulls = lowest_null(candidates.null, self.windows.example_index, count)
         return read_answers(spans, self.ids, self.contexts, nulls, args.n_best_size, args.null_score_diff_threshold)
 
     def ceiling(self) -> Scores:
         """Return the scores that perfect logits would reach with these windows and limits."""
         answers = self.answer(perfect_candidates(self.windows, self.args.n_best_size))
-        return score_predictions(answers.predictions, self.references, bool(self.args.version_2_with_negative))
+        return score_predictions(answers.predictions, self.references, self.has_unanswerable)
 
     def __call__(self, candidates: Candidates, losses: np.ndarray) -> ScoredAnswers:
         """Answer and score all examples: the predictions, and for SQuAD 2.0 the best spans for the best thresholds.

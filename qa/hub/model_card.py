@@ -248,6 +248,8 @@ def measurements(run: dict, trained: dict) -> list[tuple[str, str]]:
     if "loss" in trained:
         rows.append(("training loss", f"{trained['loss']:.4f}"))
     rows += [(label, run[key]) for key, label in (("hardware", "hardware"), ("memory", "peak memory")) if key in run]
+    if precision := run.get("resolved", {}).get("precision"):
+        rows.append(("precision", precision))
     if "versions" in run:
         rows.append(("versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())))
     return rows

@@ -35,13 +35,21 @@ def uses_tf32(args: TrainingOptions) -> bool:
     return args.device.type == "cuda" and args.tf32 is not False
 
 
-def fit_to_device(args: TrainingOptions) -> TrainingOptions:
-    """Return the options with the precision for this GPU; without one, fp32 and no pinned memory."""
+def device_precision(args: TrainingOptions) -> str:
+    """Return the precision on this device: the wanted one on a GPU, else fp32, with a note if another was asked for."""
     precision = wanted_precision(args, bf16_supported())
     if args.device.type == "cuda":
-        args = dataclasses.replace(args, fp16=precision == "fp16", bf16=precision == "bf16")
-        args.accelerator_config.non_blocking = args.dataloader_pin_memory  # copies overlap with computation
-        return args
+        return precision
     if args.fp16 or args.precision in ("fp16", "bf16"):
         print(f"no GPU found: computing in fp32 on the CPU ({precision} needs a GPU)")
-    return dataclasses.replace(args, fp16=False, bf16=False, dataloader_pin_memory=False)
+    return "fp32"
+
+
+def fit_to_device(args: TrainingOptions, precision: str) -> TrainingOptions:
+    """Return the options that compute in ``precision`` on this device; without a GPU no memory is pinned."""
+    args = dataclasses.replace(args, fp16=precision == "fp16", bf16=precision == "bf16")
+    if args.device.type != "cuda":
+        return dataclasses.replace(args, dataloader_pin_memory=False)
+    overlapped = args.dataloader_pin_memory  # copies overlap with computation
+    loading = dataclasses.replace(args.accelerator_config, non_blocking=overlapped)
+    return dataclasses.replace(args, accelerator_config=loading)

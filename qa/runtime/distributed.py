@@ -1,6 +1,5 @@
 """Distributed training: how processes share a batch, and what only the main process does."""
 
-import dataclasses
 import math
 from collections.abc import Callable
 from functools import cached_property
@@ -10,9 +9,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import distributed
-from transformers import TrainingArguments
 
-from qa.runtime.console import warn
 from qa.runtime.errors import UserError
 
 Result = TypeVar("Result")
@@ -66,24 +63,3 @@ def divide_batch(batch: int, accumulation: int, processes: int) -> tuple[int, in
         return own, int(share) // own
     steps = math.ceil(share / batch)
     return max(1, round(share / steps)), steps
-
-
-def share_batch(args: TrainingArguments, settings: dict) -> TrainingArguments:
-    """Return the options of each process, when several share the batch of one equally.
-
-    If it cannot be divided equally, warn, and store in ``settings`` the values for the same run in one process.
-    """
-    batch, accumulation, processes = args.per_device_train_batch_size, args.gradient_accumulation_steps, args.world_size
-    own_batch, own_accumulation = divide_batch(batch, accumulation, processes)
-    effective = own_batch * own_accumulation * processes
-    if effective != batch * accumulation:
-        warn(
-            f"note: {batch * accumulation} windows per step (per_device_train_batch_size {batch} x"
-            f" gradient_accumulation_steps {accumulation}) cannot be shared equally by {processes} processes:"
-            f" {effective} per step instead; results may differ slightly"
-        )
-        settings["per_device_train_batch_size"] = own_batch
-        settings["gradient_accumulation_steps"] = own_accumulation * processes
-    return dataclasses.replace(
-        args, per_device_train_batch_size=own_batch, gradient_accumulation_steps=own_accumulation
-    )

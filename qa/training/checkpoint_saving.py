@@ -13,6 +13,7 @@ from qa.io import run_folder
 from qa.runtime.errors import UserError, one_line
 from qa.training import checkpoints
 from qa.training.callbacks import check_finite_weights
+from qa.training.resolved import ResolvedRun
 
 
 class CheckpointSaving(Trainer):
@@ -27,6 +28,7 @@ class CheckpointSaving(Trainer):
 
     staging: Path | None = None  # while a checkpoint is written
     windows_name: str  # of the training windows, kept with every checkpoint
+    resolved: ResolvedRun  # kept with every checkpoint, too
 
     @property
     def folder(self) -> Path:
@@ -71,7 +73,7 @@ class CheckpointSaving(Trainer):
         """Rename the checkpoint written below ``staging``, and remove those it replaces."""
         staged = staging / f"{run_folder.REGULAR}-{self.state.global_step}"
         self.state.save_to_json(str(staged / run_folder.TRAINER_STATE))
-        checkpoints.commit_checkpoint(staged, final, self.windows_name)
+        checkpoints.commit_checkpoint(staged, final, self.windows_name, self.resolved.record(self.args.world_size))
         if kind == run_folder.REGULAR:
             kept = {final, Path(self.state.best_model_checkpoint or final)}
             checkpoints.rotate(final.parent, self.args.save_total_limit, kept)

@@ -57,14 +57,15 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def commit_checkpoint(staged: Path, final: Path, windows: str) -> None:
+def commit_checkpoint(staged: Path, final: Path, windows: str, resolved: dict) -> None:
     """Turn a staged folder into a checkpoint by one rename.
 
     Args:
         windows: fingerprint of the training windows, so that a run is not resumed with others.
+        resolved: the values chosen where the options left them open, so that the run is resumed with the same.
     """
     files = {path.name: [path.stat().st_size, digest(path)] for path in sorted(staged.iterdir())}
-    manifest = {"windows": windows, "window_format": WINDOW_FORMAT, "files": files}
+    manifest = {"windows": windows, "window_format": WINDOW_FORMAT, "resolved": resolved, "files": files}
     (staged / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in staged.iterdir():
         flush(path)
@@ -105,12 +106,21 @@ def find_corruption(folder: Path) -> str | None:
 
 
 def read_manifest(folder: Path) -> dict:
-    """Return ``windows``, ``window_format`` and ``files``; empty for a checkpoint of another program.
+    """Return ``windows``, ``window_format``, ``resolved`` and ``files``; empty for a checkpoint of another program.
 
-    Checkpoints up to 1c928e6 have no ``window_format``: their windows are identified differently.
+    Checkpoints up to 1c928e6 have no ``window_format``, as their windows are identified differently, and no
+    ``resolved``: their settings contain the resolved values instead of the requested ones.
     """
     path = folder / MANIFEST
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def read_resolved(folder: Path) -> dict:
+    """Return what is ``resolved`` in a checkpoint's manifest; empty if it has none, or if it is damaged."""
+    try:
+        return read_manifest(folder).get("resolved", {})
+    except ValueError:
+        return {}
 
 
 def newest_intact(folder: Path) -> tuple[Path | None, list[str]]:

@@ -1,12 +1,10 @@
 """Evaluate a model, logits saved from one, or a file of predictions: what evaluate_qa.py runs."""
 
-import dataclasses
 import sys
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
-from transformers import TrainingArguments
 
 from qa.data.examples import Split
 from qa.data.window_cache import load_windows
@@ -14,10 +12,12 @@ from qa.data.windows import WindowArrays, WindowSettings, check_lengths
 from qa.evaluation.evaluator import Evaluation, Evaluator, ScoredAnswers
 from qa.evaluation.inputs import read_logits, read_null_odds, read_predictions
 from qa.evaluation.scores import gold_answers, score_predictions
-from qa.model.device import fit_to_device
+from qa.model.device import device_precision
 from qa.model.loading import check_fit, load_config, load_model, load_tokenizer, position_limit
 from qa.options.arguments import DataArguments, ModelArguments
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
+from qa.training.resolved import ResolvedRun, trainer_arguments
 from qa.training.trainer import QATrainer
 
 
@@ -44,8 +44,9 @@ def evaluate_predictions(split: Split, has_unanswerable: bool, path: str, odds_p
 def evaluate_model(
     model_args: ModelArguments,
     data_args: DataArguments,
-    args: TrainingArguments,
+    args: TrainingOptions,
     split: Split,
+    has_unanswerable: bool,
     logits: str | None,
     save_logits: str | None,
 ) -> Evaluation:
@@ -53,7 +54,7 @@ def evaluate_model(
     tokenizer = load_tokenizer(model_args)
     check_lengths(WindowSettings.from_args(data_args), tokenizer, None)
     windows = load_windows(split.examples, tokenizer, data_args, model_args.cache_dir, "validation")
-    evaluator = Evaluator(split.examples, WindowArrays.from_dataset(windows), data_args)
+    evaluator = Evaluator(split.examples, WindowArrays.from_dataset(windows), data_args, has_unanswerable)
     if logits:
         scored = evaluator.of_logits(*read_logits(logits, evaluator.windows))
         metrics = scored.metrics
@@ -65,7 +66,7 @@ def evaluate_model(
 
 def run_model(
     model_args: ModelArguments,
-    args: TrainingArguments,
+    args: TrainingOptions,
     windows: Dataset,
     tokenizer,
     evaluator: Evaluator,
@@ -79,16 +80,15 @@ def run_model(
     config = load_config(model_args)
     check_fit(tokenizer, config)
     check_lengths(WindowSettings.from_args(evaluator.args), tokenizer, position_limit(config))
-    args = dataclasses.replace(
-        fit_to_device(args), report_to="none", eval_strategy="no", load_best_model_at_end=False, push_to_hub=False
-    )
+    resolved = ResolvedRun.from_options(evaluator.args, args, device_precision(args), evaluator.has_unanswerable)
+    unused = {"report_to": "none", "eval_strategy": "no", "load_best_model_at_end": False}
     trainer = QATrainer(
         model=load_model(model_args, config, training=False),
-        args=args,
+        args=trainer_arguments(args, resolved, **unused),
         eval_dataset=windows,
         processing_class=tokenizer,
         evaluator=evaluator,
-        pad_to=evaluator.args.max_seq_length if evaluator.args.pad_to_max_length else None,
+        resolved=resolved,
         keep_logits=bool(save_logits),
     )
     evaluated, predictions = trainer.evaluate_windows()

@@ -28,7 +28,8 @@ class FinishedRun:
     trained: TrainOutput
     evaluation: Evaluation  # of the saved model
     log_history: list[dict]
-    settings: dict
+    settings: dict  # as asked for
+    resolved: dict  # as in the manifest of a checkpoint
     seconds: float  # of training, with its evaluations
     windows: int  # in the training split
     resumed_from: int  # step; 0 for a run that was not resumed
@@ -42,7 +43,7 @@ def write_results(output: Path, run: FinishedRun) -> None:
     results = plain_metrics(run.trained.metrics, "train")
     results |= {"global_step": run.trained.global_step, "features": run.windows, "resumed_from": run.resumed_from}
     record = record_run(sys.argv, run.settings, run.seconds, peak_memory(), resumed=run.resumed_from > 0)
-    write_json(output / RUN, record)
+    write_json(output / RUN, record | {"resolved": run.resolved})
     write_json(output / FINISHED, results)
     remove_recoveries(output, before=run.trained.global_step + 1)
 

@@ -15,14 +15,17 @@ from qa.io import run_folder
 from qa.io.run_folder import SETTINGS
 from qa.model import memory
 from qa.model.batching import padded
+from qa.model.device import bf16_supported, wanted_precision
 from qa.model.memory import GIB, Memory
 from qa.options.saved import read_settings
 from qa.options.table import TABLE
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import warn
-from qa.runtime.distributed import divide_batch, on_main_process
+from qa.runtime.distributed import on_main_process
 from qa.runtime.errors import UserError, one_line
+from qa.training import checkpoints
 from qa.training.plan import Plan, gib
+from qa.training.resolved import Batches, ResolvedRun
 from qa.training.sampling import choose_batch_lengths, epoch_batches
 
 MIN_MICRO_BATCH = 4  # below it activations are recomputed: a third more arithmetic, but larger batches are faster
@@ -84,22 +87,24 @@ def choose_batch(
     return (best, recomputed > kept) if best else None
 
 
-def saved_choice(args: TrainingOptions) -> dict | None:
-    """Return what was chosen for the interrupted run in ``output_dir``; None if there is none to resume with it."""
+def saved_choice(args: TrainingOptions) -> Batches | None:
+    """Return the batches chosen for the interrupted run in ``output_dir``; None if there are none to resume with."""
     saved = run_folder.find_checkpoints(Path(args.output_dir))
     if not saved or args.overwrite_output_dir or not (saved[0] / SETTINGS).is_file():
         return None
     before, default = read_settings(saved[0] / SETTINGS), TrainingOptions(output_dir="")
-    chosen = {name: before.get(name, getattr(default, name)) for name in PLANNED}
-    effective = chosen["per_device_train_batch_size"] * chosen["gradient_accumulation_steps"]
-    same = effective == args.per_device_train_batch_size * args.gradient_accumulation_steps
-    return chosen if before.get("gpu_memory_gb") and same else None
+    chosen = before | checkpoints.read_resolved(saved[0])
+    batches = dataclasses.replace(
+        Batches.from_args(args), **{name: chosen.get(name, getattr(default, name)) for name in PLANNED}
+    )
+    same = batches.step_size == Batches.from_args(args).step_size
+    return batches if before.get("gpu_memory_gb") and same else None
 
 
 def make_plan(
     config: PretrainedConfig, args: TrainingOptions, lengths: np.ndarray, precision: str, pad_to: int | None = None
-) -> tuple[TrainingOptions, Plan]:
-    """Return options that fit the memory, with the same effective batch, and the plan of the run with them.
+) -> tuple[Batches, Plan]:
+    """Return batches that fit the memory, with as many windows in a step as asked for, and the plan of the run.
 
     Args:
         lengths: (W,) tokens of the training windows. pad_to: length that all are padded to, if any.
@@ -107,12 +112,12 @@ def make_plan(
     Raises:
         UserError: no setting fits ``gpu_memory_gb``.
     """
-    length, usable = pad_to or int(np.max(lengths)), usable_memory(args)
+    length, usable, batches = pad_to or int(np.max(lengths)), usable_memory(args), Batches.from_args(args)
     if args.gpu_memory_gb and (before := saved_choice(args)):
-        args, usable = dataclasses.replace(args, **before), None
+        batches, usable = before, None
     step = evaluation = None
     try:
-        args, step, evaluation = fit_memory(config, args, length, precision, usable)
+        batches, step, evaluation = fit_memory(config, args, batches, length, precision, usable)
     except UserError:
         raise
     except Exception as error:  # the model reads the data of its tensors, or lacks what an option needs
@@ -121,39 +126,34 @@ def make_plan(
             if args.gpu_memory_gb != "auto":
                 raise UserError(f"{reason}; leave out gpu_memory_gb") from None
             warn(f"note: {reason}; the batch size is unchanged")
-    return args, describe_plan(args, lengths, precision, pad_to, step, evaluation, usable)
+    return batches, describe_plan(args, batches, lengths, precision, pad_to, step, evaluation, usable)
 
 
 def fit_memory(
-    config: PretrainedConfig, args: TrainingOptions, length: int, precision: str, usable: float | None
-) -> tuple[TrainingOptions, Memory, Memory]:
-    """Return options that fit into ``usable`` bytes (None: no limit), and the memory of training and of evaluation."""
-    effective = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    config: PretrainedConfig, args: TrainingOptions, batches: Batches, length: int, precision: str, usable: float | None
+) -> tuple[Batches, Memory, Memory]:
+    """Return batches that fit into ``usable`` bytes (None: no limit), and the memory of training and of evaluation."""
+    effective = batches.step_size
 
     @cache
     def training(batch: int, recompute: bool) -> Memory:
         options = dataclasses.replace(args, gradient_accumulation_steps=effective // batch)
         return memory.of_training(config, options, batch, length, precision, recompute)
 
-    chosen = args
     if usable is not None:
-        recompute_only = bool(args.activation_checkpointing)
+        recompute_only = batches.activation_checkpointing
         fits = choose_batch(lambda *setting: training(*setting).total, effective, usable, recompute_only)
         if fits is None:
             raise too_large(training, args, length, usable)
-        chosen = dataclasses.replace(
-            args,
-            per_device_train_batch_size=fits[0],
-            gradient_accumulation_steps=effective // fits[0],
-            activation_checkpointing=fits[1],
-        )
-    step = training(batch_per_device(chosen)[0], bool(chosen.activation_checkpointing))
+        batches = Batches(fits[0], effective // fits[0], batches.per_device_eval_batch_size, fits[1])
+    own = batches.shared(args.world_size)
+    step = training(own.per_device_train_batch_size, own.activation_checkpointing)
     while True:
-        batch = chosen.per_device_eval_batch_size
-        evaluation = memory.of_evaluation(config, chosen, batch, length, precision, step.optimizer)
-        if not usable or evaluation.total <= usable or batch == 1:
-            return chosen, step, evaluation
-        chosen = dataclasses.replace(chosen, per_device_eval_batch_size=batch // 2)
+        size = batches.per_device_eval_batch_size
+        evaluation = memory.of_evaluation(config, args, size, length, precision, step.optimizer)
+        if not usable or evaluation.total <= usable or size == 1:
+            return batches, step, evaluation
+        batches = dataclasses.replace(batches, per_device_eval_batch_size=size // 2)
 
 
 def too_large(training: Callable[[int, bool], Memory], args: TrainingOptions, length: int, usable: float) -> UserError:
@@ -170,6 +170,7 @@ def too_large(training: Callable[[int, bool], Memory], args: TrainingOptions, le
 
 def describe_plan(
     args: TrainingOptions,
+    batches: Batches,
     lengths: np.ndarray,
     precision: str,
     pad_to: int | None,
@@ -177,9 +178,9 @@ def describe_plan(
     evaluation: Memory | None,
     usable: float | None,
 ) -> Plan:
-    """Return the plan of a run with these options; arguments as in ``make_plan`` and ``Plan``."""
+    """Return the plan of a run with these batches; arguments as in ``make_plan`` and ``Plan``."""
+    args, own = batches.over(args), batches.shared(args.world_size)
     padding, epoch_steps = plan_epoch(lengths, args, pad_to)
-    batch, accumulation = batch_per_device(args)
     return Plan(
         windows=len(lengths),
         tokens=int(np.sum(lengths)),
@@ -187,37 +188,32 @@ def describe_plan(
         batch_lengths=choose_batch_lengths(lengths, args, pad_to),
         epochs=args.num_train_epochs if args.max_steps <= 0 else args.max_steps / epoch_steps,
         steps=args.max_steps if args.max_steps > 0 else math.ceil(epoch_steps * args.num_train_epochs),
-        batch=batch,
-        accumulation=accumulation,
+        batch=own.per_device_train_batch_size,
+        accumulation=own.gradient_accumulation_steps,
         devices=args.world_size,
-        recompute=bool(args.activation_checkpointing),
+        recompute=own.activation_checkpointing,
         length=pad_to or int(np.max(lengths)),
         precision=precision,
         step=step,
         evaluation=evaluation,
-        evaluation_batch=args.per_device_eval_batch_size,
+        evaluation_batch=own.per_device_eval_batch_size,
         usable=usable,
     )
 
 
-def batch_per_device(args: TrainingOptions) -> tuple[int, int]:
-    """Return micro-batch size and accumulation steps of each device, for a step that all devices share."""
-    return divide_batch(args.per_device_train_batch_size, args.gradient_accumulation_steps, args.world_size)
-
-
 def plan_run(
-    config: PretrainedConfig, args: TrainingOptions, lengths: np.ndarray, precision: str, pad_to: int | None
-) -> TrainingOptions:
-    """Return the options that the plan chose; the main process makes and prints it for all."""
-    return dataclasses.replace(args, **on_main_process(lambda: print_plan(config, args, lengths, precision, pad_to)))
+    config: PretrainedConfig, args: TrainingOptions, lengths: np.ndarray, resolved: ResolvedRun
+) -> ResolvedRun:
+    """Return the run with the batches that the plan chose; the main process makes and prints it for all."""
+    batches = on_main_process(lambda: print_plan(config, args, lengths, resolved.pad_to))
+    return dataclasses.replace(resolved, batches=batches)
 
 
-def print_plan(
-    config: PretrainedConfig, args: TrainingOptions, lengths: np.ndarray, precision: str, pad_to: int | None
-) -> dict:
-    """Make the plan, print it (in full with ``--plan``, else in two lines), and return the options it chose."""
+def print_plan(config: PretrainedConfig, args: TrainingOptions, lengths: np.ndarray, pad_to: int | None) -> Batches:
+    """Make the plan, print it (in full with ``--plan``, else in two lines), and return the batches it chose."""
     on_gpu = args.device.type == "cuda" or args.plan or args.gpu_memory_gb not in (None, "auto")
-    args, plan = make_plan(config, args, lengths, precision if on_gpu else "fp32", pad_to)
+    precision = wanted_precision(args, bf16_supported()) if on_gpu else "fp32"
+    batches, plan = make_plan(config, args, lengths, precision, pad_to)
     print(plan.details() if args.plan else plan.summary())
     if args.gpu_memory_gb == "auto" and args.device.type != "cuda":
         print("no GPU found: with gpu_memory_gb: auto the batch size is unchanged; give a number to plan for a GPU")
@@ -225,4 +221,4 @@ def print_plan(
         size = torch.cuda.get_device_properties(args.device).total_memory
         if plan.peak > 0.9 * size:
             warn(f"warning: the GPU has {gib(size)}, so this may not fit; gpu_memory_gb: auto chooses one that does")
-    return {name: getattr(args, name) for name in (*PLANNED, "per_device_eval_batch_size")}
+    return batches

@@ -7,7 +7,7 @@ import numpy as np
 from datasets import Dataset
 
 from qa.data.examples import Split
-from qa.data.splits import load_splits
+from qa.data.splits import has_unanswerable, load_splits
 from qa.data.statistics import check_dropped, describe, is_reachable
 from qa.data.window_cache import load_windows
 from qa.data.windows import WindowArrays, column
@@ -56,7 +56,8 @@ def prepare_splits(
         train.windows = train.windows.select(np.flatnonzero(kept))
     if not len(train.windows):
         raise UserError("no window contains any answer of the training split: raise max_seq_length")
-    check_dropped(train.split, unreachable["train"], data_args)
+    check_dropped(train.split, unreachable["train"], data_args.max_dropped, data_args.strict)
+    as_squad_2 = has_unanswerable(data_args, splits.values())
     for name, part in prepared.items():
-        print(describe(part.split, len(part.windows), unreachable[name], bool(data_args.version_2_with_negative)))
+        print(describe(part.split, len(part.windows), unreachable[name], as_squad_2))
     return prepared

@@ -112,11 +112,13 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def find_start(args: TrainingArguments, settings: dict, windows: str) -> Path | None:
+def find_start(args: TrainingArguments, settings: dict, old_settings: dict, windows: str) -> Path | None:
     """Return the checkpoint to resume from, None to train from scratch. The caller must hold the folder's lock.
 
     Args:
-        settings: of this run. windows: the name of its training windows, as in ``checkpoints.commit_checkpoint``.
+        settings: of this run, with resolved values instead of requested ones. old_settings: the same as 1c928e6
+            would have saved them.
+        windows: fingerprint of its training windows, as in ``checkpoints.commit_checkpoint``.
 
     Raises:
         UserError: no intact checkpoint, although one was requested; or settings that would change the result of the
@@ -138,7 +140,8 @@ def find_start(args: TrainingArguments, settings: dict, windows: str) -> Path | 
         if asked:
             raise UserError(f"{folder}: no intact checkpoint to resume from")
         return None
-    harmless, harmful = compare_settings(start, settings, windows)
+    is_old = "resolved" not in checkpoints.read_manifest(start)
+    harmless, harmful = compare_settings(start, old_settings if is_old else settings, windows)
     if harmful and not asked:
         raise UserError(
             f"{folder} contains an interrupted run with other settings: {', '.join(harmful)}. Use the same settings,"
@@ -160,11 +163,15 @@ def has_old_windows(manifest: dict) -> bool:
 
 
 def compare_settings(start: Path, settings: dict, windows: str) -> tuple[list[str], list[str]]:
-    """Return the differences to a checkpoint's settings: those that do not change the result, and those that may."""
+    """Return the differences to a checkpoint's settings: those that do not change the result, and those that may.
+
+    On both sides resolved values replace the requested ones, as they determine the result.
+    """
     path, manifest = start / SETTINGS, checkpoints.read_manifest(start)
     if not path.is_file():
         return [], []
     before, now = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(yaml.safe_dump(settings))
+    before |= manifest.get("resolved", {})
     default, same_windows = TrainingOptions(output_dir="").to_dict(), manifest.get("windows") == windows
     comparable = bool(manifest) and not has_old_windows(manifest)
     harmless, harmful = [], ["the training windows"] if comparable and not same_windows else []
@@ -172,8 +179,8 @@ def compare_settings(start: Path, settings: dict, windows: str) -> tuple[list[st
     sizes = [math.prod(each.get(name, default[name]) for name in step) for each in (before, now)]
     unchanged = {"never": True, "unless_same_windows": same_windows, "unless_same_step": sizes[0] == sizes[1]}
     for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
-            values = (f"{settings.get(name, default.get(name))}" for settings in (before, now))
+        values = [each.get(name, default.get(name)) for each in (before, now)]
+        if values[0] != values[1]:
             fine = unchanged.get(find_option(name).changes_result, False)
-            (harmless if fine else harmful).append(f"{name} {' -> '.join(values)}")
+            (harmless if fine else harmful).append(f"{name} {values[0]} -> {values[1]}")
     return harmless, harmful

@@ -19,11 +19,12 @@ from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.saved import as_settings, with_full_paths
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import warn
-from qa.runtime.distributed import on_main_process, share_batch
+from qa.runtime.distributed import on_main_process
 from qa.runtime.errors import UserError, one_line
 from qa.training.checkpoints import check_space, count_checkpoints
 from qa.training.finish import FinishedRun, print_results, write_results
 from qa.training.prepare import PreparedSplit
+from qa.training.resolved import ResolvedRun, trainer_arguments, warn_of_uneven_step
 from qa.training.resume import SignalHandler, TrainingInterrupted, find_start, lock_run_folder
 from qa.training.trainer import QATrainer
 
@@ -45,32 +46,38 @@ def run_training(
     model_args: ModelArguments,
     data_args: DataArguments,
     args: TrainingOptions,
+    resolved: ResolvedRun,
     tokenizer,
     config: PretrainedConfig,
     data: dict[str, PreparedSplit],
 ) -> None:
     """Train from the newest checkpoint or from scratch, save the model, and write and print the results."""
-    windows, settings = data["train"].windows, with_full_paths(as_settings(model_args, data_args, args))
-    group_size = args.per_device_train_batch_size * args.gradient_accumulation_steps  # before it is shared
-    args = share_batch(args, settings)
-    start = on_main_process(lambda: find_start(args, settings, windows._fingerprint))
+    found = {"version_2_with_negative": resolved.has_unanswerable}  # what a model is trained for belongs to it
+    settings, old_settings = (
+        with_full_paths(as_settings(model_args, data_args, each)) | found for each in (args, resolved.over(args))
+    )
+    record, windows = resolved.record(args.world_size), data["train"].windows
+    old_settings |= dataclasses.asdict(resolved.batches.as_alone(args.world_size))
+    warn_of_uneven_step(resolved.batches, args.world_size)
+    start = on_main_process(lambda: find_start(args, settings | record, old_settings, windows._fingerprint))
     if start and not start.is_dir():
         raise UserError(f"{start} is not on this host: output_dir must be on a disk that all hosts share")
     set_seed(args.seed)
     model = load_model(model_args, config, training=True)
-    check_space(Path(args.output_dir), model.num_parameters(), count_checkpoints(args, len(windows)))
-    evaluator = Evaluator(data["validation"].split.examples, data["validation"].arrays, data_args)
+    trainer_args = trainer_arguments(args, resolved)
+    check_space(Path(args.output_dir), model.num_parameters(), count_checkpoints(trainer_args, len(windows)))
+    examples, arrays = data["validation"].split.examples, data["validation"].arrays
+    evaluator = Evaluator(examples, arrays, data_args, resolved.has_unanswerable)
     stop = SignalHandler()
     trainer = make_trainer(
         model=model,
-        args=dataclasses.replace(args, push_to_hub=False),
+        args=trainer_args,
         train_dataset=windows,
         eval_dataset=data["validation"].windows,
         processing_class=tokenizer,
         evaluator=evaluator,
+        resolved=resolved,
         settings=settings,
-        pad_to=data_args.max_seq_length if data_args.pad_to_max_length else None,
-        group_size=group_size,
         stop=stop,
     )
     started = time.perf_counter()
@@ -84,7 +91,7 @@ def run_training(
         output = Path(args.output_dir)
         evaluation = evaluator.result(output.resolve().name, evaluated.scored, evaluated.metrics)
         resumed_from, history = step_of(start) if start else 0, trainer.state.log_history
-        run = FinishedRun(trained, evaluation, history, settings, seconds, len(windows), resumed_from)
+        run = FinishedRun(trained, evaluation, history, settings, record, seconds, len(windows), resumed_from)
         write_results(output, run)
         print_results(args.output_dir, run)
 

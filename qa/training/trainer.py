@@ -40,6 +40,7 @@ from qa.training.compilation import compile_blocks, compiled_if_whole, uncompile
 from qa.training.oom_retry import OutOfMemoryRetry
 from qa.training.predictions import WindowPredictions, reduce_logits
 from qa.training.recovery import RecoveryCallback
+from qa.training.resolved import ResolvedRun
 from qa.training.resume import SignalHandler
 from qa.training.sampling import FixedOrderSampler, LengthGroupedSampler, choose_batch_lengths
 
@@ -59,8 +60,7 @@ class QATrainer(CheckpointSaving):
     Args:
         evaluator: scores the predictions for ``eval_dataset``, which has the same windows.
         settings: saved with every model as ``settings.yaml``.
-        pad_to: tokens that every batch is padded to; None for its longest window.
-        group_size: windows of similar length that are sampled together; None for those of a step.
+        resolved: the run that ``args`` belong to, saved with every checkpoint.
         stop: receives the signals that ask to save a checkpoint and stop.
         keep_logits: whether predictions hold all logits (W, L).
     """
@@ -72,9 +72,8 @@ class QATrainer(CheckpointSaving):
         self,
         *,
         evaluator: Evaluator,
+        resolved: ResolvedRun,
         settings: dict | None = None,
-        pad_to: int | None = None,
-        group_size: int | None = None,
         stop: SignalHandler | None = None,
         keep_logits: bool = False,
         **kwargs,
@@ -84,17 +83,18 @@ class QATrainer(CheckpointSaving):
             warn(f"note: one of {args.n_gpu} GPUs is used; torchrun --nproc_per_node uses several")
             args._n_gpu = 1
         self.evaluator, self.settings, self.keep_logits = evaluator, settings, keep_logits
-        self.tokenizer = tokenizer
+        self.tokenizer, self.resolved = tokenizer, resolved
         self.evaluated: Evaluated | None = None  # the last evaluation, which evaluate_kept need not repeat
         self.eval_dataloader: DataLoader | None = None  # kept if its workers are persistent
         self.cls_last = bool((evaluator.windows.cls_index > 0).any())
         prepare_model(model, args)
         windows = kwargs.pop("train_dataset", None)
+        pad_to = resolved.pad_to
         padding_lengths: tuple[int, ...] = (pad_to,) if pad_to else ()
         if windows is not None:
             self.windows_name, self.lengths = windows._fingerprint, column(windows, "length")
-            self.group_size = group_size or args.train_batch_size * args.gradient_accumulation_steps
-            padding_lengths = choose_batch_lengths(self.lengths, args, pad_to, group_size)
+            self.group_size = resolved.batches.step_size
+            padding_lengths = choose_batch_lengths(self.lengths, args, pad_to, self.group_size)
             if args.torch_compile:  # evaluation runs uncompiled
                 compile_blocks(model, args)
         self.collator = Collator(tokenizer.pad_token_id, takes_token_types(model), padding_lengths)

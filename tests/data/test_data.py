@@ -11,7 +11,7 @@ from helpers.commands import run
 
 import preprocess
 from qa.data.checks import InvalidRow, locate, parse_answers
-from qa.data.splits import load_splits
+from qa.data.splits import has_unanswerable, load_splits
 from qa.data.statistics import check_dropped, describe
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
@@ -167,7 +167,10 @@ def test_unanswerable_questions_are_scored_as_squad_2(tmp_path):
     path.write_text(json.dumps(squad([("Ann wrote it.", "Who?", "Ann"), ("Ann wrote it.", "When?", "")])))
     args = DataArguments(train_file=str(path))
     split = load_splits(args, ("train",))["train"]
-    assert args.version_2_with_negative is True and split.unanswerable == 1 and len(split.examples) == 2
+    assert args.version_2_with_negative is None, "what was asked for stays as it was given"
+    assert has_unanswerable(args, [split]) is True and split.unanswerable == 1 and len(split.examples) == 2
+    assert has_unanswerable(DataArguments(version_2_with_negative=False), [split]) is False
+    assert has_unanswerable(DataArguments(version_2_with_negative=True), []) is True
     counts = "train: 2 questions read, 0 dropped, 2 examples, 1 unanswerable"
     assert describe(split, 2, {}, True) == f"{counts} (scored as SQuAD 2.0), 2 windows"
     assert describe(split, 1, {1: "no token covers it"}, False) == (
@@ -382,20 +385,20 @@ def test_strict_and_max_dropped(tmp_path, capsys):
     path.write_text(json.dumps(rows))
     split = load(str(path))
     assert "warning: train data: 1 answer not at its offset (repaired)" in capsys.readouterr().err
-    check_dropped(split, {}, DataArguments())
+    check_dropped(split, {}, 0.05, False)
     with pytest.raises(UserError, match=r"paragraph 1, question 1: 'Ann' is not at 3 but at 0; 1 problems .* strict"):
         load(str(path), strict=True)
 
     questions[1]["answers"][0]["text"] = "Bob"
     path.write_text(json.dumps(rows))
-    check_dropped(load(str(path)), {}, DataArguments())  # 1 of 20 is 5 %
+    check_dropped(load(str(path)), {}, 0.05, False)  # 1 of 20 is 5 %
     with pytest.raises(
         UserError, match=r"2 of 20 training questions cannot be used \(1 answer not at.*--max_dropped 0.1"
     ):
-        check_dropped(load(str(path)), {3: "no token covers it"}, DataArguments())
-    check_dropped(load(str(path)), {3: "no token covers it"}, DataArguments(max_dropped=0.1))
+        check_dropped(load(str(path)), {3: "no token covers it"}, 0.05, False)
+    check_dropped(load(str(path)), {3: "no token covers it"}, 0.1, False)
     with pytest.raises(UserError, match="no token covers it; 1 such questions, and strict allows none"):
-        check_dropped(load(str(path)), {3: "no token covers it"}, DataArguments(strict=True))
+        check_dropped(load(str(path)), {3: "no token covers it"}, 0.05, True)
     with pytest.raises(UserError, match="max_dropped must be from 0 to 1"):
         DataArguments(max_dropped=5)
 
@@ -404,7 +407,7 @@ def test_strict_and_max_dropped(tmp_path, capsys):
     path.write_text(json.dumps(rows))
     split = load(str(path), version_2_with_negative=False)
     assert split.dropped == {"answer not at its offset": 1, "no answer": 10}
-    check_dropped(split, {}, DataArguments())  # dropped on request: does not count
+    check_dropped(split, {}, 0.05, False)  # dropped on request: does not count
 
 
 @pytest.mark.parametrize(

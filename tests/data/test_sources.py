@@ -200,9 +200,9 @@ def test_statistics_do_not_depend_on_the_chunk_size(three_files, tiny_model, tmp
     args = DataArguments(train_file=three_files[1:], **lengths)
     split = load_splits(args, ("train",), cache_dir=str(tmp_path))["train"]
     features = load_windows(split.examples, AutoTokenizer.from_pretrained(tiny_model), args, str(tmp_path), "train")
-    whole = WindowStatistics.from_windows(split.examples, features, args)
+    whole = WindowStatistics.from_windows(split.examples, features, args, True)
     monkeypatch.setattr(windows, "PART", 5)
-    parts = WindowStatistics.from_windows(split.examples, features, args)
+    parts = WindowStatistics.from_windows(split.examples, features, args, True)
     assert parts.unreachable == whole.unreachable and len(whole.unreachable) > 0
     assert parts.label_f1 == pytest.approx(whole.label_f1)
     for name in ("exact", "f1", "total", "HasAns_exact", "HasAns_f1", "HasAns_total", "NoAns_f1", "NoAns_total"):

@@ -180,7 +180,7 @@ def test_no_answer_matches_evaluation(trained, tiny_data):
     sizes = WindowSettings.from_args(answerer.settings)
     held = list(answerer.windows(list(zip(questions, contexts, strict=True)), sizes))
     candidates = find_candidates(*answerer.logits(held, 8), windows, answerer.settings.n_best_size)
-    odds = Evaluator(Dataset.from_dict(columns), windows, answerer.settings).answer(candidates).null_odds
+    odds = Evaluator(Dataset.from_dict(columns), windows, answerer.settings, True).answer(candidates).null_odds
     odds = np.array([odds[str(i)] for i in range(len(rows))])
     for threshold in (-1e4, float(np.median(odds)), float(odds.mean()), 1e4):
         answerer.settings = dataclasses.replace(answerer.settings, null_score_diff_threshold=threshold)

@@ -168,10 +168,11 @@ def test_only_the_main_process_prints_and_writes(two):
 
 
 def test_indivisible_batch_is_reported(three):
-    settings = (three / "odd/settings.yaml").read_text()
+    settings, resolved = (three / "odd/settings.yaml").read_text(), read(three / "odd/run.json")["resolved"]
     note = "note: 8 windows per step (per_device_train_batch_size 4 x gradient_accumulation_steps 2) cannot be shared"
     assert (three / "err").read_text().count(f"{note} equally by 3 processes: 9 per step instead") == 1
-    assert "per_device_train_batch_size: 3\n" in settings and "gradient_accumulation_steps: 3\n" in settings
+    assert "per_device_train_batch_size: 4\n" in settings and "gradient_accumulation_steps: 2\n" in settings
+    assert resolved["per_device_train_batch_size"] == resolved["gradient_accumulation_steps"] == 3
 
 
 def free_port() -> int:

@@ -1,12 +1,16 @@
 """The plan: counts, memory estimates and the choice of batches."""
 
 import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from helpers.commands import train_tiny
+from helpers.commands import read, train_tiny
 from helpers.windows import LENGTHS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AlbertConfig, BertConfig
@@ -19,6 +23,7 @@ from qa.options.parser import parse_arguments
 from qa.options.training_arguments import TrainingOptions, check_training
 from qa.runtime.errors import UserError
 from qa.training.planner import choose_batch, make_plan, plan_epoch
+from qa.training.resolved import Batches
 from qa.training.sampling import LengthGroupedSampler
 from qa.training.trainer import QATrainer
 
@@ -162,7 +167,7 @@ def test_a_plan_with_a_memory_limit():
         "(micro-batch size 4), bf16, activation checkpointing" in plan.summary() and "5.00 GiB usable" in plan.details()
     )
     same, plan = make_plan(SMALL, args, lengths, "bf16")
-    assert same == args and plan.usable is None and not plan.recompute
+    assert same == Batches.from_args(args) and plan.usable is None and not plan.recompute
     with pytest.raises(
         UserError, match=r"does not fit: a micro-batch of one window of 384 tokens needs 0\.07 GiB, and 0\.05 "
     ):
@@ -186,7 +191,7 @@ def test_a_model_that_cannot_be_measured_keeps_its_batch_size(monkeypatch, capsy
     monkeypatch.setattr("qa.training.planner.usable_memory", lambda args: 5 * GIB)
     automatic = dataclasses.replace(args, gpu_memory_gb="auto")
     same, plan = make_plan(SMALL, automatic, LENGTHS, "bf16")
-    assert same == automatic and plan.step is None and plan.batch == 4
+    assert same == Batches.from_args(automatic) and plan.step is None and plan.batch == 4
     assert "note: the memory of this model cannot be estimated" in capsys.readouterr().err
 
 
@@ -226,20 +231,80 @@ def test_plan_prints_the_plan_and_does_not_train(tiny_data, tiny_model, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def test_a_resumed_run_keeps_its_chosen_batches(tiny_data, tiny_model, tmp_path, monkeypatch, capsys):
-    """A run resumed with less memory keeps the batches it was started with, instead of choosing again."""
-    run, more = tmp_path / "run", ("--save_strategy", "steps", "--eval_strategy", "no", "--save_steps", 2)
-    more += ("--load_best_model_at_end", "false", "--max_eval_samples", 2)
-    with monkeypatch.context() as patch:
+MORE = ("--save_strategy", "steps", "--eval_strategy", "no", "--save_steps", 2, "--max_eval_samples", 2)
+MORE += ("--load_best_model_at_end", "false")
+TIGHT = memory.WORKSPACE / GIB + 1.0005  # GB in which a micro-batch of 16 windows does not fit
+
+
+@pytest.fixture(scope="module")
+def planned(tiny_data, tiny_model, tmp_path_factory):
+    """The folder of a run for which larger micro-batches were chosen than asked for, interrupted at its end."""
+    run = tmp_path_factory.mktemp("planned") / "run"
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(QATrainer, "save_finished", lambda trainer: (_ for _ in ()).throw(UserError("interrupted")))
         with pytest.raises(UserError, match="interrupted"):
-            train_tiny(tiny_data, tiny_model, run, *more, "--gpu_memory_gb", 6)
-    settings = yaml.safe_load((run / "checkpoint-6/settings.yaml").read_text())
-    assert settings["per_device_train_batch_size"] == 16 and "gradient_accumulation_steps" not in settings, "1"
-    assert "(micro-batch size 16)" in capsys.readouterr().out
-    tight = memory.WORKSPACE / GIB + 1.0005
-    train_tiny(tiny_data, tiny_model, tmp_path / "other", *more, "--gpu_memory_gb", tight)
+            train_tiny(tiny_data, tiny_model, run, *MORE, "--gpu_memory_gb", 6)
+    return run
+
+
+def test_a_checkpoint_holds_what_was_asked_for_and_what_was_chosen(planned):
+    settings = yaml.safe_load((planned / "checkpoint-6/settings.yaml").read_text())
+    assert settings["gradient_accumulation_steps"] == 2 and "per_device_train_batch_size" not in settings, "8"
+    resolved = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "per_device_eval_batch_size": 8}
+    resolved |= {"activation_checkpointing": False, "precision": "fp32"}
+    assert read(planned / "checkpoint-6/files.json")["resolved"] == resolved
+
+
+def differing(err: str) -> set[str]:
+    """Return the names of the settings that a resumed run says are not as before."""
+    (note,) = [line for line in err.splitlines() if "settings changed since" in line]
+    return {item.split()[0] for item in note.partition("checkpoint: ")[2].split(", ")}
+
+
+def test_a_resumed_run_keeps_its_chosen_batches(planned, tiny_data, tiny_model, tmp_path, capsys):
+    """A run resumed with less memory keeps the batches it was started with, instead of choosing again."""
+    run = shutil.copytree(planned, tmp_path / "run")
+    train_tiny(tiny_data, tiny_model, tmp_path / "other", *MORE, "--gpu_memory_gb", TIGHT)
     assert "(micro-batch size 16)" not in capsys.readouterr().out
-    train_tiny(tiny_data, tiny_model, run, *more, "--gpu_memory_gb", tight)
+    train_tiny(tiny_data, tiny_model, run, *MORE, "--gpu_memory_gb", TIGHT)
     printed = capsys.readouterr()
     assert "(micro-batch size 16)" in printed.out and "resuming from" in printed.out
+    assert differing(printed.err) == {"cache_dir", "gpu_memory_gb", "output_dir"}
+    settings = yaml.safe_load((run / "settings.yaml").read_text())
+    assert settings["gradient_accumulation_steps"] == 2 and "per_device_train_batch_size" not in settings
+    assert read(run / "run.json")["resolved"]["per_device_train_batch_size"] == 16
+
+
+def as_1c928e6(checkpoint: Path, changes: dict) -> None:
+    """Rewrite a checkpoint as 1c928e6 did: resolved settings, and a manifest that does not know of them."""
+    path = checkpoint / "settings.yaml"
+    settings = yaml.safe_load(path.read_text())
+    del settings["fp16"]  # asked for in config.yaml; the run computed in fp32
+    path.write_text(yaml.safe_dump({name: value for name, value in (settings | changes).items() if value is not None}))
+    manifest = read(checkpoint / "files.json")
+    manifest["files"]["settings.yaml"] = [path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()]
+    kept = {"windows": "named by the code of 1c928e6", "files": manifest["files"]}
+    (checkpoint / "files.json").write_text(json.dumps(kept))
+
+
+CHOSEN = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": None, "dataloader_pin_memory": False}
+
+
+def test_a_run_of_1c928e6_is_resumed_with_its_chosen_batches(planned, tiny_data, tiny_model, tmp_path, capsys):
+    run = shutil.copytree(planned, tmp_path / "run")
+    as_1c928e6(run / "checkpoint-6", CHOSEN)
+    train_tiny(tiny_data, tiny_model, run, *MORE, "--gpu_memory_gb", TIGHT)
+    printed = capsys.readouterr()
+    assert "(micro-batch size 16)" in printed.out and f"resuming from {run}/checkpoint-6" in printed.out
+    assert differing(printed.err) == {"cache_dir", "gpu_memory_gb", "output_dir"}
+
+
+def test_a_run_of_1c928e6_with_another_precision_or_step_is_not_resumed(planned, tiny_data, tiny_model, tmp_path):
+    for name, change, message in (
+        ("precision", {"precision": "bf16"}, "precision bf16 -> auto"),
+        ("step", {"per_device_train_batch_size": 4}, "per_device_train_batch_size 4 -> 16"),
+    ):
+        run = shutil.copytree(planned, tmp_path / name)
+        as_1c928e6(run / "checkpoint-6", CHOSEN | change)
+        with pytest.raises(UserError, match=f"other settings: {message}"):
+            train_tiny(tiny_data, tiny_model, run, *MORE, "--gpu_memory_gb", 6)

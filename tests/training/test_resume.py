@@ -61,7 +61,20 @@ def test_a_checkpoint_of_another_program_has_no_windows_to_compare(checkpoint):
 def test_a_checkpoint_names_its_windows_and_their_format(tmp_path):
     (tmp_path / "staged").mkdir()
     (tmp_path / "staged/model.safetensors").write_bytes(b"weights")
-    checkpoints.commit_checkpoint(tmp_path / "staged", tmp_path / "checkpoint-3", "name")
+    checkpoints.commit_checkpoint(tmp_path / "staged", tmp_path / "checkpoint-3", "name", {"precision": "fp32"})
     manifest = checkpoints.read_manifest(tmp_path / "checkpoint-3")
     assert (manifest["windows"], manifest["window_format"]) == ("name", WINDOW_FORMAT)
+    assert manifest["resolved"] == checkpoints.read_resolved(tmp_path / "checkpoint-3") == {"precision": "fp32"}
     assert list(manifest["files"]) == ["model.safetensors"]
+
+
+def test_what_is_resolved_is_compared_in_place_of_what_was_asked_for(checkpoint):
+    resolved = {"precision": "bf16", "per_device_train_batch_size": 3, "gradient_accumulation_steps": 3}
+    folder = checkpoint({"windows": "name", "window_format": WINDOW_FORMAT, "resolved": resolved})
+    assert compare_settings(folder, SETTINGS | {"fp16": False} | resolved, "name") == ([], [])
+    cut = {"per_device_train_batch_size": 9, "gradient_accumulation_steps": 1}
+    harmless = ["gradient_accumulation_steps 3 -> 1", "per_device_train_batch_size 3 -> 9"]
+    assert compare_settings(folder, SETTINGS | resolved | cut, "name") == (harmless, [])
+    other = {"precision": "fp32", "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    harmful = ["gradient_accumulation_steps 3 -> 2", "per_device_train_batch_size 3 -> 4", "precision bf16 -> fp32"]
+    assert compare_settings(folder, SETTINGS | other, "name") == ([], harmful)
