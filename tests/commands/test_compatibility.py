@@ -163,7 +163,7 @@ def test_the_interrupted_run_is_resumed_by_the_same_command(written, repeated, c
     capsys.readouterr()
     run(train, *COMMANDS["interrupted"])
     (note,) = [line for line in capsys.readouterr().err.splitlines() if "note: " in line]
-    assert "compared by their settings only" in note and "settings that differ" not in note
+    assert "only the settings of its training windows were compared" in note and "settings that differ" not in note
     assert read(written / "interrupted/train_results.json")["resumed_from"] == 19
     assert_same_end(written / "interrupted", repeated / "interrupted", 1e-6)
 
