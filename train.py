@@ -19,8 +19,6 @@ if __name__ == "__main__":
     print_help_if_asked("train", __doc__, REPOSITORY / "config.yaml")  # before the libraries load
 
 
-from pathlib import Path
-
 from qa.data.demo import write_demo
 from qa.data.splits import has_unanswerable
 from qa.data.windows import WindowSettings, check_lengths
@@ -71,7 +69,7 @@ def main() -> None:
     with locked_output_folder(args):
         run_training(model_args, data_args, args, resolved, tokenizer, config, data)
     if args.push_to_hub and args.process_index == 0:
-        print(f"published: {hub.push(Path(args.output_dir), hub.Target.from_args(args))}")
+        print(f"published: {hub.push(args.folder, hub.Target.from_args(args))}")
 
 
 if __name__ == "__main__":

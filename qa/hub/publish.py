@@ -64,7 +64,9 @@ class Target:
 
     @classmethod
     def from_args(cls, args: TrainingArguments) -> "Target":
-        return cls(args.hub_model_id or Path(args.output_dir).name, bool(args.hub_private_repo), args.hub_revision)
+        return cls(
+            args.hub_model_id or Path(args.output_dir or "").name, bool(args.hub_private_repo), args.hub_revision
+        )
 
     def command(self, folder: Path) -> str:
         """Return the command line that publishes ``folder`` there."""

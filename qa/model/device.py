@@ -3,6 +3,7 @@
 import dataclasses
 
 import torch
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
@@ -51,5 +52,7 @@ def fit_to_device(args: TrainingOptions, precision: str) -> TrainingOptions:
     if args.device.type != "cuda":
         return dataclasses.replace(args, dataloader_pin_memory=False)
     overlapped = args.dataloader_pin_memory  # copies overlap with computation
-    loading = dataclasses.replace(args.accelerator_config, non_blocking=overlapped)
+    config = args.accelerator_config
+    assert isinstance(config, AcceleratorConfig), "TrainingArguments has parsed it"
+    loading = dataclasses.replace(config, non_blocking=overlapped)
     return dataclasses.replace(args, accelerator_config=loading)

@@ -95,7 +95,7 @@ def load_tokenizer(args: ModelArguments) -> PreTrainedTokenizerFast:
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, **hub_options(args))
     if len(tokenizer) - len(set(tokenizer.all_special_ids)) < 10:
         raise UserError(f"tokenizer {name} has no vocabulary: its files are missing; give --tokenizer_name")
-    if not tokenizer.is_fast:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"tokenizer {name} has no fast version, which is needed for offsets")
     if tokenizer.pad_token_id is None:
         raise UserError(f"tokenizer {name} has no padding token, which a question-answering encoder needs")

@@ -5,16 +5,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from qa.options.option import option, takes_list
-from qa.runtime.errors import UserError
+from qa.options.option import option, require, takes_list
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COLUMNS = ("id", "title", "context", "question", "answers", "is_impossible")
-
-
-def require(condition: bool, name: str, rule: str) -> None:
-    if not condition:
-        raise UserError(f"{name} {rule}")
 
 
 @dataclass
@@ -289,3 +283,13 @@ class PublishArguments:
     tag: str | None = option(
         None, "Tag of this version. Null: run- and the time at which the run finished.", "publish", common=True
     )
+
+
+GROUPS = {  # of options that --help of each command shows
+    "train": "model|data|windows|optimization|batches and memory|evaluation and checkpoints|output|Hub".split("|"),
+    "preprocess": "model|data|windows|answers|output".split("|"),
+    "evaluate_qa": "evaluation|model|data|windows|answers|output".split("|"),
+    "ask": ["ask", "model", "answers"],
+    "publish": ["publish"],
+}
+COMMAND_KINDS = EvaluationArguments, AskArguments, PublishArguments  # options of one command each

@@ -16,7 +16,7 @@ def check_evaluation_options(
     """Raise UserError unless there is one thing to evaluate and a place for the results."""
     sources = [name for name in ("predictions", "logits") if getattr(eval_args, name)]
     if len(sources) == 2 or (not sources and not model_args.model_name_or_path):
-        raise UserError("give what to evaluate: --model_name_or_path, --predictions or --logits")
+        raise UserError("give one of --model_name_or_path, --predictions and --logits to evaluate")
     if eval_args.predictions and model_args.model_name_or_path:
         raise UserError("--predictions are scored without a model: leave out --model_name_or_path")
     if eval_args.null_odds and not eval_args.predictions:

@@ -8,21 +8,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from qa.options.arguments import GROUPS
 from qa.options.option import Option, value_type
 from qa.options.table import OTHERS, RUN, find_option
 
 HELP_FLAGS = {"-h", "--help", "--help_all", "--help-all"}
 WIDTH, INDENT = 80, 32  # columns of a line, and of the names
-GROUPS = {  # shown by --help of each command
-    "train": (
-        *("model", "data", "windows", "optimization", "batches and memory", "evaluation and checkpoints"),
-        *("output", "Hub"),
-    ),
-    "preprocess": ("model", "data", "windows", "answers", "output"),
-    "evaluate_qa": ("evaluation", "model", "data", "windows", "answers", "output"),
-    "ask": ("ask", "model", "answers"),
-    "publish": ("publish",),
-}
 
 
 def print_help_if_asked(command: str, description: str, config: Path | None = None) -> None:
@@ -36,7 +27,10 @@ def print_help_if_asked(command: str, description: str, config: Path | None = No
     if not {"-h", "--help"} & set(sys.argv[1:]):
         return
     rows = [row for row in (*OTHERS, *RUN) if row.common]
-    print(common_help(command, description, rows, config))
+    try:
+        print(common_help(command, description, rows, config), flush=True)
+    except BrokenPipeError:  # of a pager that was closed
+        sys.stderr.close()
     sys.exit()
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from qa.runtime.errors import UserError
+
 
 @dataclass(frozen=True)
 class Option:
@@ -74,3 +76,8 @@ def value_type(hint) -> Any:
 def takes_list(hint) -> bool:
     """Return whether an option takes one value or several."""
     return get_origin(value_type(hint)) is list
+
+
+def require(condition: bool, name: str, rule: str) -> None:
+    if not condition:
+        raise UserError(f"{name} {rule}")

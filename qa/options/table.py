@@ -6,13 +6,7 @@ that are options elsewhere, or were in older releases, in this module.
 
 import dataclasses
 
-from qa.options.arguments import (
-    AskArguments,
-    DataArguments,
-    EvaluationArguments,
-    ModelArguments,
-    PublishArguments,
-)
+from qa.options.arguments import COMMAND_KINDS, DataArguments, ModelArguments
 from qa.options.option import Option
 from qa.options.training_fields import FIELDS, OurTrainingOptions
 
@@ -59,7 +53,7 @@ def rows_of(kind: type) -> list[Option]:
 # Options of train.py, and so of settings.yaml; then those of other commands, some with the same names.
 TRAINING = (*rows_of(OurTrainingOptions), *FIELDS)
 RUN = (*rows_of(ModelArguments), *rows_of(DataArguments), *TRAINING)
-OTHERS = (*rows_of(EvaluationArguments), *rows_of(AskArguments), *rows_of(PublishArguments))
+OTHERS = tuple(row for kind in COMMAND_KINDS for row in rows_of(kind))
 TABLE = {row.name: row for row in (*OTHERS, *RUN, *OLD_NAMES)}
 
 

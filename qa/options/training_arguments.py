@@ -1,10 +1,11 @@
 """``TrainingArguments`` with our options: the only module here that needs torch and transformers."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from transformers import TrainingArguments
 
-from qa.options.arguments import require
+from qa.options.option import require
 from qa.options.table import TABLE
 from qa.options.training_fields import OurTrainingOptions
 
@@ -12,6 +13,11 @@ from qa.options.training_fields import OurTrainingOptions
 @dataclass
 class TrainingOptions(OurTrainingOptions, TrainingArguments):
     """Every field of ``TrainingArguments``, and our own."""
+
+    @property
+    def folder(self) -> Path:
+        """The output folder, which every command has."""
+        return Path(self.output_dir or "")
 
 
 def is_memory(value: str | None) -> bool:

@@ -90,7 +90,7 @@ FIELDS = (
     Option("adam_beta1", "optimization", published="always"),
     Option("adam_beta2", "optimization", published="always"),
     Option("adam_epsilon", "optimization", published="always"),
-    Option("weight_decay", "optimization", "Weight decay, except of biases.", 0.0, common=True, published="always"),
+    Option("weight_decay", "optimization", "Weight decay, except for biases.", 0.0, common=True, published="always"),
     Option("max_grad_norm", "optimization", published="always"),
     Option("label_smoothing_factor", "optimization", refused="the loss does not support label smoothing"),
     Option("neftune_noise_alpha", "optimization", published="if_set"),

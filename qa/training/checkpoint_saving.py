@@ -10,9 +10,10 @@ from safetensors import SafetensorError
 from transformers import Trainer
 
 from qa.io import run_folder
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError, one_line
 from qa.training import checkpoints
-from qa.training.callbacks import check_finite_weights
+from qa.training.failure import check_finite_weights
 from qa.training.resolved import ResolvedRun
 
 
@@ -26,18 +27,13 @@ class CheckpointSaving(Trainer):
     - ``_get_output_dir`` is where ``Trainer._save_checkpoint`` asks for the folder, so that it can be another one.
     """
 
+    args: TrainingOptions
     staging: Path | None = None  # while a checkpoint is written
     windows_name: str  # of the training windows, kept with every checkpoint
     resolved: ResolvedRun  # kept with every checkpoint, too
 
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        assert self.args.output_dir is not None, "every command gives one"
-        return Path(self.args.output_dir)
-
     def _get_output_dir(self, trial=None) -> str:
-        return str(self.staging or self.folder)
+        return str(self.staging or self.args.folder)
 
     def _save_checkpoint(self, model, trial=None, kind: str = run_folder.REGULAR) -> None:
         """Save a checkpoint of ``kind``; its rotation follows the renaming.
@@ -46,7 +42,7 @@ class CheckpointSaving(Trainer):
             UserError: weights that are not finite, or a checkpoint that could not be written.
         """
         check_finite_weights(model, self.state, self.args)
-        folder = self.folder
+        folder = self.args.folder
         final, best = folder / f"{kind}-{self.state.global_step}", self.state.best_model_checkpoint
         if kind == run_folder.REGULAR and self.state.best_global_step == self.state.global_step:
             best = str(final)

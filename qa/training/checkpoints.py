@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from transformers import TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from qa.data.windows import WINDOW_FORMAT
 from qa.io.run_folder import (
@@ -177,7 +178,7 @@ def count_checkpoints(args: TrainingArguments, windows: int) -> int:
     """Return how many regular checkpoints a run over ``windows`` keeps at most."""
     steps = args.max_steps if args.max_steps > 0 else args.num_train_epochs * windows / args.train_batch_size
     every = {"epoch": steps / args.num_train_epochs, "steps": args.save_steps, "best": 1}.get(
-        args.save_strategy.value, steps
+        SaveStrategy(args.save_strategy).value, steps
     )
     count = max(1, math.ceil(steps / max(every, 1)))
     return min(count, args.save_total_limit or count)

@@ -60,7 +60,7 @@ def evaluate_model(
         metrics = scored.metrics
     else:
         scored, metrics = run_model(model_args, args, windows, tokenizer, evaluator, save_logits)
-    name = logits or model_args.model_name_or_path
+    name = logits or model_args.model_name_or_path or ""
     return evaluator.result(Path(name).resolve().name if Path(name).exists() else name, scored, metrics)
 
 
@@ -94,6 +94,6 @@ def run_model(
     evaluated, predictions = trainer.evaluate_windows()
     if evaluated.scored is None:
         sys.exit()  # the main process has all answers, and writes them
-    if save_logits:
+    if save_logits and predictions.start_logits is not None and predictions.end_logits is not None:
         np.savez(save_logits, start=predictions.start_logits, end=predictions.end_logits)
     return evaluated.scored, evaluated.metrics

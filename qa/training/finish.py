@@ -48,22 +48,22 @@ def write_results(output: Path, run: FinishedRun) -> None:
     remove_recoveries(output, before=run.trained.global_step + 1)
 
 
-def print_results(output_dir: str, run: FinishedRun) -> None:
+def print_results(folder: Path, run: FinishedRun) -> None:
     """Print scores, speed and the next commands; warn if the model has collapsed."""
     rows = score_rows(run.evaluation.metrics)
     rows += [
         ("training speed", f"{run.trained.metrics['train_samples_per_second']:.1f} windows per second"),
         ("time", f"{format_duration(run.seconds)}, evaluations included"),
         ("peak memory", peak_memory()),
-        ("model", output_dir),
-        ("report", str(Path(output_dir) / REPORT)),
+        ("model", str(folder)),
+        ("report", str(folder / REPORT)),
     ]
     print("\n" + table(rows))
     if warning := detect_collapse(run.evaluation):
         warn(f"warning: training has failed: {warning}; try another seed, a lower learning_rate or warmup_steps: 0.1")
     print(
-        f"\nnext:\n  python evaluate_qa.py --model_name_or_path {output_dir}\n"
-        f'  python ask.py --model_name_or_path {output_dir} --question "..." --context "..."'
+        f"\nnext:\n  python evaluate_qa.py --model_name_or_path {folder}\n"
+        f'  python ask.py --model_name_or_path {folder} --question "..." --context "..."'
     )
 
 

@@ -43,7 +43,7 @@ class Plan:
 
     @property
     def peak(self) -> int:
-        return max(self.step.total, self.evaluation.total)
+        return max(each.total for each in (self.step, self.evaluation) if each)
 
     def summary(self) -> str:
         """Return the plan in two lines."""
@@ -70,7 +70,7 @@ class Plan:
             ("activations", "recomputed in the backward pass (checkpointing)" if self.recompute else "kept"),
             ("precision", self.precision),
         ]
-        if self.step is not None:
+        if self.step and self.evaluation:
             limit = f" of {gib(self.usable)} usable" if self.usable else ""
             rows.append(("peak memory", gib(self.step.total) + limit))
             rows += [(f"  {name}", gib(size)) for name, size in memory_parts(self.step)]

@@ -5,7 +5,6 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -89,7 +88,7 @@ def choose_batch(
 
 def saved_choice(args: TrainingOptions) -> Batches | None:
     """Return the batches chosen for the interrupted run in ``output_dir``; None if there are none to resume with."""
-    saved = run_folder.find_checkpoints(Path(args.output_dir))
+    saved = run_folder.find_checkpoints(args.folder)
     if not saved or args.overwrite_output_dir or not (saved[0] / SETTINGS).is_file():
         return None
     before, default = read_settings(saved[0] / SETTINGS), TrainingOptions(output_dir="")

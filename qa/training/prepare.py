@@ -40,7 +40,8 @@ def prepare_splits(
         UserError: a split is missing or unusable, the tokenizer's offsets are wrong, or too many questions are dropped.
     """
     splits = load_splits(data_args, ("train", "validation"), seed, model_args.cache_dir)
-    prepared, unreachable = {}, {}
+    prepared: dict[str, PreparedSplit] = {}
+    unreachable: dict[str, dict[int, str]] = {}
     for name in ("train", "validation"):
         if name not in splits:
             raise UserError(f"no {name} questions: give --{name}_file, or a --dataset_name that has that split")

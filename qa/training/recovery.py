@@ -7,8 +7,9 @@ from pathlib import Path
 from transformers import TrainerCallback, TrainerState
 
 from qa.io import run_folder
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.distributed import ProcessGroup
-from qa.training.resume import SignalHandler, TrainingInterrupted
+from qa.training.interruption import SignalHandler, TrainingInterrupted
 
 
 class RecoveryCallback(TrainerCallback):
@@ -19,11 +20,11 @@ class RecoveryCallback(TrainerCallback):
     last step (logging, evaluation, a regular checkpoint) is done and no random number of the next one is drawn.
 
     Args:
-        stop: has a ``number`` once a signal was received. minutes: between checkpoints, 0 to disable them.
+        stop: has a ``number`` once a signal was received. args: with the ``recovery_minutes`` between checkpoints.
     """
 
-    def __init__(self, stop: SignalHandler, minutes: float, group: ProcessGroup):
-        self.stop, self.minutes, self.group = stop, minutes, group
+    def __init__(self, stop: SignalHandler, args: TrainingOptions, group: ProcessGroup):
+        self.stop, self.minutes, self.group = stop, args.recovery_minutes, group
         self.saved_step, self.saved_at = 0, time.monotonic()
 
     def on_train_begin(self, args, state, control, **kwargs):

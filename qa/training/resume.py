@@ -4,7 +4,6 @@ import json
 import math
 import os
 import shutil
-import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,43 +24,9 @@ from qa.runtime.errors import UserError
 from qa.training import checkpoints
 
 
-class TrainingInterrupted(Exception):
-    """Training was stopped by a signal, after saving a checkpoint."""
-
-    def __init__(self, number: int, checkpoint: Path):
-        super().__init__(f"stopped: checkpoint saved to {checkpoint}; rerun the same command to resume")
-        self.status = 128 + number
-
-
-class SignalHandler:
-    """Context manager: record the first Ctrl-C or SIGTERM; the second one acts immediately."""
-
-    def __init__(self):
-        self.number: int | None = None
-
-    def note(self, number: int, frame) -> None:
-        if self.number is not None:
-            self.restore()
-            signal.raise_signal(number)
-        else:
-            self.number = number
-            warn("stopping after this step to save a checkpoint; interrupt again to stop immediately")
-
-    def __enter__(self) -> "SignalHandler":
-        self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def restore(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def __exit__(self, *error) -> None:
-        self.restore()
-
-
-def check_output_folder(args: TrainingArguments) -> None:
+def check_output_folder(args: TrainingOptions) -> None:
     """Check the output folder before any data is read; raise UserError if the run cannot start or resume in it."""
-    folder = Path(args.output_dir)
+    folder = args.folder
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: give another --output_dir")
     asked, ours = (
@@ -112,7 +77,7 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def find_start(args: TrainingArguments, settings: dict, old_settings: dict, windows: str) -> Path | None:
+def find_start(args: TrainingOptions, settings: dict, old_settings: dict, windows: str) -> Path | None:
     """Return the checkpoint to resume from, None to train from scratch. The caller must hold the folder's lock.
 
     Args:
@@ -124,17 +89,19 @@ def find_start(args: TrainingArguments, settings: dict, old_settings: dict, wind
         UserError: no intact checkpoint, although one was requested; or settings that would change the result of the
             interrupted run, unless resuming was requested.
     """
-    folder, asked = Path(args.output_dir), resume_argument(args)
+    folder, asked = args.folder, resume_argument(args)
     if args.overwrite_output_dir:
         checkpoints.clear(folder)
     shutil.rmtree(folder / run_folder.STAGING, ignore_errors=True)
+    start: Path | None
+    skipped: list[str] = []
     if asked and asked != "last":
-        start, passed = Path(asked), []
+        start = Path(asked)
         if reason := checkpoints.find_corruption(start):
             raise UserError(f"{start}: not an intact checkpoint: {reason}")
     else:
-        start, passed = checkpoints.newest_intact(folder)
-    for line in passed:
+        start, skipped = checkpoints.newest_intact(folder)
+    for line in skipped:
         warn(f"warning: {line}; skipped")
     if start is None:
         if asked:
@@ -174,7 +141,8 @@ def compare_settings(start: Path, settings: dict, windows: str) -> tuple[list[st
     before |= manifest.get("resolved", {})
     default, same_windows = TrainingOptions(output_dir="").to_dict(), manifest.get("windows") == windows
     comparable = bool(manifest) and not has_old_windows(manifest)
-    harmless, harmful = [], ["the training windows"] if comparable and not same_windows else []
+    harmless: list[str] = []
+    harmful = ["the training windows"] if comparable and not same_windows else []
     step = [row.name for row in TABLE.values() if row.changes_result == "unless_same_step"]
     sizes = [math.prod(each.get(name, default[name]) for name in step) for each in (before, now)]
     unchanged = {"never": True, "unless_same_windows": same_windows, "unless_same_step": sizes[0] == sizes[1]}

@@ -23,16 +23,17 @@ from qa.runtime.distributed import on_main_process
 from qa.runtime.errors import UserError, one_line
 from qa.training.checkpoints import check_space, count_checkpoints
 from qa.training.finish import FinishedRun, print_results, write_results
+from qa.training.interruption import SignalHandler, TrainingInterrupted
 from qa.training.prepare import PreparedSplit
 from qa.training.resolved import ResolvedRun, trainer_arguments, warn_of_uneven_step
-from qa.training.resume import SignalHandler, TrainingInterrupted, find_start, lock_run_folder
+from qa.training.resume import find_start, lock_run_folder
 from qa.training.trainer import QATrainer
 
 
 @contextmanager
 def locked_output_folder(args: TrainingOptions) -> Iterator[None]:
     """Make ``output_dir`` and lock it for this run; Ctrl-C ends the process with status 130."""
-    output = make_folder(args.output_dir)
+    output = make_folder(str(args.folder))
     with lock_run_folder(output) if args.process_index == 0 else nullcontext():
         try:
             yield
@@ -52,12 +53,8 @@ def run_training(
     data: dict[str, PreparedSplit],
 ) -> None:
     """Train from the newest checkpoint or from scratch, save the model, and write and print the results."""
-    found = {"version_2_with_negative": resolved.has_unanswerable}  # what a model is trained for belongs to it
-    settings, old_settings = (
-        with_full_paths(as_settings(model_args, data_args, each)) | found for each in (args, resolved.over(args))
-    )
     record, windows = resolved.record(args.world_size), data["train"].windows
-    old_settings |= dataclasses.asdict(resolved.batches.as_alone(args.world_size))
+    settings, old_settings = run_settings(model_args, data_args, args, resolved)
     warn_of_uneven_step(resolved.batches, args.world_size)
     start = on_main_process(lambda: find_start(args, settings | record, old_settings, windows._fingerprint))
     if start and not start.is_dir():
@@ -65,7 +62,7 @@ def run_training(
     set_seed(args.seed)
     model = load_model(model_args, config, training=True)
     trainer_args = trainer_arguments(args, resolved)
-    check_space(Path(args.output_dir), model.num_parameters(), count_checkpoints(trainer_args, len(windows)))
+    check_space(args.folder, model.num_parameters(), count_checkpoints(trainer_args, len(windows)))
     examples, arrays = data["validation"].split.examples, data["validation"].arrays
     evaluator = Evaluator(examples, arrays, data_args, resolved.has_unanswerable)
     stop = SignalHandler()
@@ -88,12 +85,22 @@ def run_training(
 
     trainer.save_finished()
     if evaluated.scored:  # in the main process
-        output = Path(args.output_dir)
-        evaluation = evaluator.result(output.resolve().name, evaluated.scored, evaluated.metrics)
+        evaluation = evaluator.result(args.folder.resolve().name, evaluated.scored, evaluated.metrics)
         resumed_from, history = step_of(start) if start else 0, trainer.state.log_history
         run = FinishedRun(trained, evaluation, history, settings, record, seconds, len(windows), resumed_from)
-        write_results(output, run)
-        print_results(args.output_dir, run)
+        write_results(args.folder, run)
+        print_results(args.folder, run)
+
+
+def run_settings(
+    model_args: ModelArguments, data_args: DataArguments, args: TrainingOptions, resolved: ResolvedRun
+) -> tuple[dict, dict]:
+    """Return the settings to save with the model, and those that 1c928e6 would have saved: with the resolved values."""
+    found = {"version_2_with_negative": resolved.has_unanswerable}  # a property of the trained model
+    settings, old_settings = (
+        with_full_paths(as_settings(model_args, data_args, each)) | found for each in (args, resolved.over(args))
+    )
+    return settings, old_settings | dataclasses.asdict(resolved.batches.as_alone(args.world_size))
 
 
 def make_trainer(**kwargs) -> QATrainer:

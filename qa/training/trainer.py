@@ -28,20 +28,15 @@ from qa.runtime.console import warn
 from qa.runtime.distributed import ProcessGroup, on_main_process
 from qa.runtime.errors import UserError
 from qa.training import checkpoints
-from qa.training.callbacks import (
-    DivergenceCallback,
-    FiniteWeightsCallback,
-    ResumeCallback,
-    SetEpochCallback,
-    check_finite_weights,
-)
+from qa.training.callbacks import make_callbacks
 from qa.training.checkpoint_saving import CheckpointSaving
 from qa.training.compilation import compile_blocks, compiled_if_whole, uncompiled
+from qa.training.failure import check_finite_weights
+from qa.training.interruption import SignalHandler
 from qa.training.oom_retry import OutOfMemoryRetry
 from qa.training.predictions import WindowPredictions, reduce_logits
 from qa.training.recovery import RecoveryCallback
 from qa.training.resolved import ResolvedRun
-from qa.training.resume import SignalHandler
 from qa.training.sampling import FixedOrderSampler, LengthGroupedSampler, choose_batch_lengths
 
 
@@ -111,11 +106,9 @@ class QATrainer(CheckpointSaving):
         self.loss_is_scaled_for_ga = False  # masked_loss is a mean over one batch
         alone = args.world_size * max(args.n_gpu, 1) == 1
         self.retry = OutOfMemoryRetry(alone, ", uncompiled" if args.torch_compile else "")
-        self.recovery = RecoveryCallback(stop or SignalHandler(), args.recovery_minutes, ProcessGroup(args.world_size))
-        for callback in (SetEpochCallback(), ResumeCallback(), FiniteWeightsCallback(), self.recovery):
+        self.recovery = RecoveryCallback(stop or SignalHandler(), args, ProcessGroup(args.world_size))
+        for callback in (*make_callbacks(args, None if windows is None else self.lengths), self.recovery):
             self.add_callback(callback)
-        if windows is not None and args.stop_if_failed:
-            self.add_callback(DivergenceCallback(self.lengths))
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -152,7 +145,7 @@ class QATrainer(CheckpointSaving):
         """Save a recovery checkpoint if one is due, then draw the batches of the next step."""
         if self.recovery.is_due(self.state):
             self._save_checkpoint(self.model, kind=run_folder.RECOVERY)
-            self.recovery.after_save(self.state, self.folder / f"{run_folder.RECOVERY}-{self.state.global_step}")
+            self.recovery.after_save(self.state, self.args.folder / f"{run_folder.RECOVERY}-{self.state.global_step}")
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.retry.begin_step(batches)
         return batches, items
@@ -248,7 +241,7 @@ class QATrainer(CheckpointSaving):
 
         All processes call this together.
         """
-        folder = Path(output_dir or self.folder)
+        folder = Path(output_dir or self.args.folder)
         state_dict = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
         if self.args.should_save:
             self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
@@ -259,8 +252,8 @@ class QATrainer(CheckpointSaving):
     def save_finished(self) -> None:
         """Save the kept model, and move it to ``output_dir`` when it is complete."""
         check_finite_weights(self.model, self.state, self.args)
-        staged = self.folder / run_folder.STAGING / "model"
+        staged = self.args.folder / run_folder.STAGING / "model"
         self.save_model(str(staged))
         if self.is_world_process_zero():
-            checkpoints.move_into_place(staged, self.folder)
+            checkpoints.move_into_place(staged, self.args.folder)
             shutil.rmtree(staged.parent, ignore_errors=True)

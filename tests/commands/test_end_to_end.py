@@ -345,9 +345,9 @@ def test_missing_weights_stop_the_run(trained, tiny_data, tmp_path):
 @pytest.mark.parametrize(
     ("command", "argv", "message"),
     [
-        (evaluate_qa, (), "give what to evaluate: --model_name_or_path, --predictions or --logits"),
+        (evaluate_qa, (), "one of --model_name_or_path, --predictions and --logits"),
         (evaluate_qa, ("--predictions", "p.json"), "--predictions needs --output_dir"),
-        (evaluate_qa, ("--predictions", "p", "--logits", "l"), "give what to evaluate: --model_name_or_path"),
+        (evaluate_qa, ("--predictions", "p", "--logits", "l"), "one of --model_name_or_path"),
         (evaluate_qa, ("--predictions", "p", "--output_dir", "o"), "no validation questions"),
         (evaluate_qa, ("--model_name_or_path", "m", "--predictions", "p", "--output_dir", "o"), "without a model"),
         (

@@ -54,7 +54,7 @@ def load_and_run(folder, variant: str, changed: bool) -> dict | None:
                 output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     except UserError as error:
         message = str(error)
-        assert str(folder) in message or message.startswith("max_seq_length 32 is more than the model"), variant
+        assert str(folder) in message or message.startswith("max_seq_length 32 is longer than the model"), variant
         assert message.isprintable() and len(message) < 1500, variant
         return None
     except BaseException as error:  # a panic in native code is not an Exception

@@ -22,8 +22,8 @@ from qa.model.loss import masked_loss
 from qa.model.optimizations import PADDED_SDPA, enable_albert_checkpointing, fuse_gelu, prepare_model
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
-from qa.training.callbacks import detect_divergence, uniform_loss
 from qa.training.compilation import GRAPHS, compile_blocks, repeated_blocks
+from qa.training.failure import detect_divergence, uniform_loss
 from qa.training.oom_retry import split
 from qa.training.trainer import QATrainer
 

@@ -8,8 +8,8 @@ from transformers import TrainerControl, TrainerState
 
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.distributed import ProcessGroup
+from qa.training.interruption import SignalHandler, TrainingInterrupted
 from qa.training.recovery import RecoveryCallback
-from qa.training.resume import SignalHandler, TrainingInterrupted
 
 
 def at(step: int) -> TrainerState:
@@ -20,7 +20,8 @@ def at(step: int) -> TrainerState:
 def recovery(minutes: float, started_at: int = 0, number: int | None = None) -> RecoveryCallback:
     stop = SignalHandler()
     stop.number = number
-    callback = RecoveryCallback(stop, minutes, ProcessGroup(1))
+    options = TrainingOptions(output_dir="x", recovery_minutes=minutes)
+    callback = RecoveryCallback(stop, options, ProcessGroup(1))
     callback.on_train_begin(None, at(started_at), TrainerControl())
     return callback
 
