@@ -133,6 +133,7 @@ def test_two_processes_match_one(alone, two):
         assert note["f1"][:3] == f1_by_epoch(alone) and note["best"] == max(f1_by_epoch(alone))
 
 
+@pytest.mark.slow
 def test_three_processes_match_one(alone, three):
     assert_same_model(alone, three / "whole", 1e-5)
     runs = seen(three, 3)[0]
@@ -140,6 +141,7 @@ def test_three_processes_match_one(alone, three):
     assert all(set(note["rows"]) == {16} and note["f1"][:3] == f1_by_epoch(alone) for note in runs)
 
 
+@pytest.mark.slow
 def test_run_killed_with_two_processes_resumes_with_three(alone, two, three):
     assert not (two / "killed/train_results.json").exists()
     assert run_folder.find_checkpoints(two / "killed")[0].name == "recovery-4", "step 5 was killed before it was saved"
@@ -167,6 +169,7 @@ def test_only_the_main_process_prints_and_writes(two):
     assert not any(path.name.startswith((run_folder.STAGING, ".holder")) for path in (two / "whole").iterdir())
 
 
+@pytest.mark.slow
 def test_indivisible_batch_is_reported(three):
     settings, resolved = (three / "odd/settings.yaml").read_text(), read(three / "odd/run.json")["resolved"]
     note = "note: 8 windows per step (per_device_train_batch_size 4 x gradient_accumulation_steps 2) cannot be shared"
@@ -181,6 +184,7 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_two_hosts(alone, arguments, tmp_path):
     """Two launches connect to one address; then one of them, not the main one, receives a signal to stop."""
     plan = [{"argv": arguments(tmp_path / "whole")}, {"argv": arguments(tmp_path / "stopped"), "pause": 0.4}]

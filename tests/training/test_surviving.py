@@ -114,7 +114,7 @@ def never_killed(uninterrupted, tmp_path_factory):
     return folder / "run"
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.slow)])
 def test_repeatedly_killed_run_matches_uninterrupted_run(uninterrupted, never_killed, tmp_path, kills):
     result = kill_until_finished(uninterrupted, tmp_path / "killed", seed=0, kills=kills)
     assert result["killed"] == kills
@@ -449,7 +449,7 @@ def test_space_is_checked_before_training(uninterrupted, tmp_path, monkeypatch):
     assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 
-@pytest.mark.parametrize("room", [0.5, 1.3, 2.2])
+@pytest.mark.parametrize("room", [0.5, *(pytest.param(room, marks=pytest.mark.slow) for room in (1.3, 2.2))])
 def test_full_disk_is_a_one_line_error_and_keeps_earlier_checkpoints(uninterrupted, tmp_path, room):
     """Uses a separate file system with room for a limited number of checkpoints."""
     reference, argv = uninterrupted
