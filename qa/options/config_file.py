@@ -1,17 +1,11 @@
 """YAML files with options: ``option: value`` on each line, and errors that name file and line."""
 
 import json
-from collections.abc import Container
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from qa.options.table import find_option
 from qa.runtime.errors import UserError, one_line
-
-if TYPE_CHECKING:
-    from qa.options.parser import ArgumentParser
 
 
 def load_mapping(path: str) -> list[tuple[yaml.Node, yaml.Node]]:
@@ -33,35 +27,6 @@ def load_mapping(path: str) -> list[tuple[yaml.Node, yaml.Node]]:
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{path}: must hold lines of the form `option: value`")
     return root.value
-
-
-def read_config(path: str, parser: "ArgumentParser", skip: Container[str] = ()) -> dict[str, Any]:
-    """Return the typed values that a YAML file sets, by name. ``null`` leaves the default.
-
-    Args:
-        skip: names to skip; others that the parser does not know are an error.
-    """
-    values: dict[str, Any] = {}
-    seen = set()
-    for key_node, value_node in load_mapping(path):
-        place = f"{path}, line {key_node.start_mark.line + 1}"
-        name = key_node.value
-        if not isinstance(name, str):
-            raise UserError(f"{place}: an option's name must be a word")
-        if name in skip:
-            continue
-        if name not in parser.names or find_option(name).instead:
-            raise UserError(f"{place}: {parser.unknown(name)}")
-        if name in seen:
-            raise UserError(f"{place}: {name} is set twice")
-        seen.add(name)
-        try:
-            values |= parser.parse_one(name, render(name, value_node))
-        except UserError as error:
-            raise UserError(f"{place}: {error}") from None
-        except (yaml.YAMLError, ValueError, RecursionError):
-            raise UserError(f"{place}: the value of {name} cannot be read") from None
-    return values
 
 
 def render(name: str, node: yaml.Node) -> list[str]:

@@ -9,12 +9,14 @@ import dataclasses
 import difflib
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
-from qa.options.config_file import read_config
+import yaml
+
+from qa.options.config_file import load_mapping, render
 from qa.options.help import HELP_FLAGS, print_all_options
 from qa.options.option import value_type
 from qa.options.table import TABLE, TRAINING, find_option
@@ -235,3 +237,32 @@ def parse_arguments(
     The arguments, and what is raised, are those of ``read_options`` and ``GivenOptions.over``.
     """
     return read_options(kinds, argv, default_config, description).over(saved).build()
+
+
+def read_config(path: str, parser: ArgumentParser, skip: Container[str] = ()) -> dict[str, Any]:
+    """Return the typed values that a YAML file sets, by name. ``null`` leaves the default.
+
+    Args:
+        skip: names to skip; others that the parser does not know are an error.
+    """
+    values: dict[str, Any] = {}
+    seen = set()
+    for key_node, value_node in load_mapping(path):
+        place = f"{path}, line {key_node.start_mark.line + 1}"
+        name = key_node.value
+        if not isinstance(name, str):
+            raise UserError(f"{place}: an option's name must be a word")
+        if name in skip:
+            continue
+        if name not in parser.names or name in parser.refused:
+            raise UserError(f"{place}: {parser.unknown(name)}")
+        if name in seen:
+            raise UserError(f"{place}: {name} is set twice")
+        seen.add(name)
+        try:
+            values |= parser.parse_one(name, render(name, value_node))
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from None
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise UserError(f"{place}: the value of {name} cannot be read") from None
+    return values

@@ -1,6 +1,7 @@
 """Rules for the package's layers: allowed imports, modules that need no torch, maximum lengths."""
 
 import ast
+import graphlib
 import json
 import subprocess
 import sys
@@ -44,6 +45,15 @@ def test_imports_go_downwards(path):
         if root == "qa" and len(ours) > 1:
             assert rest and rest[0] in LAYERS, f"imports {name}, which is in no layer"
             assert LAYERS.index(rest[0]) <= LAYERS.index(ours[1]), f"imports {name}, which is above {ours[1]}"
+
+
+def test_no_modules_import_each_other():
+    names = {name_of(path) for path in MODULES}
+    imports = {
+        name_of(path): {each for name in imported(path) for each in (name, name.rpartition(".")[0])} & names
+        for path in MODULES
+    }
+    list(graphlib.TopologicalSorter(imports).static_order())  # raises CycleError
 
 
 def test_every_folder_is_a_layer():
