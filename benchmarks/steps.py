@@ -186,6 +186,7 @@ class Bench:
                 args=trainer_arguments(args, resolved),
                 resolved=resolved,
                 train_dataset=self.all_windows.select(rows.reshape(-1)),
+                eval_dataset=self.all_windows,
                 processing_class=self.tokenizer,
                 evaluator=self.evaluator,
                 callbacks=[clock],

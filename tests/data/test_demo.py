@@ -93,4 +93,5 @@ def test_a_model_learns_to_leave_questions_unanswered(tmp_path):
     again = json.loads((tmp_path / "demo_model_v2/evaluation/eval_results.json").read_text())
     assert again["f1"] == pytest.approx(first["best_f1"]) and again["best_f1_thresh"] == first["best_f1_thresh"]
     page = (tmp_path / "demo_model_v2/evaluation/report.html").read_text(encoding="utf-8")
-    assert f"<b>{first['best_f1_thresh']:.4f}</b>" in page and f"Current threshold: {first['best_f1_thresh']:.4f}" in page
+    threshold = f"{first['best_f1_thresh']:.4f}"
+    assert f"<b>{threshold}</b>" in page and f"Current threshold: {threshold}" in page
