@@ -1,1 +1,4 @@
-"""Read questions, check them, and cut them into windows of tokens. Imports ``qa.options`` and below."""
+"""Questions from files or the Hub, checked and cut into windows of tokens with labels. Needs no torch.
+
+Imports ``qa.options`` and below.
+"""

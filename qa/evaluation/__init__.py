@@ -1,1 +1,4 @@
-"""From answers to scores: the metric, the ceiling, comparison, the report. Imports ``qa.inference`` and below."""
+"""Answers to scores: the official metric, the ceiling, error analysis, comparison and the report.
+
+Imports ``qa.inference`` and below.
+"""

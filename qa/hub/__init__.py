@@ -1,1 +1,4 @@
-"""Publishing a finished run. Imports ``qa.options`` and below."""
+"""Publishing a finished run on the Hub, with its model card.
+
+Imports ``qa.evaluation`` and below; today ``qa.options`` and below suffice.
+"""

@@ -1,1 +1,4 @@
-"""Decode logits to answers, and answer questions with a model. Imports ``qa.model`` and below."""
+"""Logits to spans and answers, and questions to answers with a model. ``spans`` and ``decoding`` need no torch.
+
+Imports ``qa.model`` and below.
+"""

@@ -1,1 +1,4 @@
-"""Load models, build batches, optimize training steps, estimate memory. Imports ``qa.data`` and below."""
+"""Loading a model and its tokenizer, batches, the loss, faster training steps, and the memory they need.
+
+Imports ``qa.data`` and below.
+"""

@@ -1,1 +1,4 @@
-"""Process configuration, console output, errors, distributed helpers. Imports nothing else of ``qa``."""
+"""Process configuration, console output, errors, and several processes as one.
+
+Imports nothing else of ``qa``.
+"""

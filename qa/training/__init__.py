@@ -1,1 +1,4 @@
-"""Training, and never losing a run. Imports ``qa.evaluation`` and below."""
+"""A training run from its plan to its results, and how it is resumed, interrupted or called failed.
+
+Imports ``qa.hub`` and below.
+"""
