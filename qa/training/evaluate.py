@@ -94,6 +94,7 @@ def run_model(
     evaluated, predictions = trainer.evaluate_windows()
     if evaluated.scored is None:
         sys.exit()  # the main process has all answers, and writes them
-    if save_logits and predictions.start_logits is not None and predictions.end_logits is not None:
+    if save_logits:
+        assert predictions.start_logits is not None and predictions.end_logits is not None, "keep_logits was set"
         np.savez(save_logits, start=predictions.start_logits, end=predictions.end_logits)
     return evaluated.scored, evaluated.metrics

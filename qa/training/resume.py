@@ -1,4 +1,4 @@
-"""One run in one folder: its lock, the checkpoint it resumes from, and how it is stopped."""
+"""One run in one folder: its lock, the checkpoint it resumes from, and the settings it must agree with."""
 
 import json
 import math
@@ -29,15 +29,13 @@ def check_output_folder(args: TrainingOptions) -> None:
     folder = args.folder
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: give another --output_dir")
-    asked, ours = (
-        resume_argument(args),
-        (folder / run_folder.LOCK).exists() or (folder / run_folder.FINISHED).exists(),
-    )
-    if folder.is_dir() and not ours and any(folder.iterdir()):
+    asked, finished = resume_argument(args), (folder / run_folder.FINISHED).exists()
+    is_run = finished or (folder / run_folder.LOCK).exists()
+    if folder.is_dir() and not is_run and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty, and contains no run of train.py: give a new --output_dir")
     if asked and args.overwrite_output_dir:
         raise UserError("overwrite_output_dir and resume_from_checkpoint are mutually exclusive: give one of them")
-    if (folder / run_folder.FINISHED).exists() and not args.overwrite_output_dir and not asked:
+    if finished and not args.overwrite_output_dir and not asked:
         raise UserError(
             f"{folder}: this run is finished. Evaluate or ask the model, give another --output_dir, or train from"
             " scratch with --overwrite_output_dir true, which deletes it"
