@@ -26,7 +26,7 @@ from qa.data.windows import WindowSettings, check_lengths
 from qa.evaluation.data_report import inspect_split, print_reports, write_problems
 from qa.io.files import make_folder, write_json
 from qa.io.run_folder import PROBLEMS, SUMMARY
-from qa.model.loading import load_tokenizer
+from qa.model.tokenizer import load_tokenizer
 from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
 from qa.options.training_arguments import TrainingOptions

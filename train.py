@@ -25,7 +25,8 @@ from qa.data.windows import WindowSettings, check_lengths
 from qa.evaluation.scores import check_metric_name
 from qa.hub import publish as hub
 from qa.model.device import device_precision, uses_tf32
-from qa.model.loading import check_fit, load_config, load_tokenizer, position_limit
+from qa.model.loading import load_config, position_limit
+from qa.model.tokenizer import check_fit, load_tokenizer
 from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
 from qa.options.training_arguments import TrainingOptions

@@ -24,9 +24,9 @@ from qa.evaluation.evaluator import Evaluator
 from qa.model import memory
 from qa.model.batching import Collator, WindowRows, padded
 from qa.model.device import AUTOCAST, device_precision
-from qa.model.loading import takes_token_types
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
+from qa.model.weights import takes_token_types
 from qa.options.arguments import DataArguments
 from qa.options.training_arguments import TrainingOptions
 from qa.training.compilation import compile_blocks

@@ -32,8 +32,9 @@ from qa.data.window_cache import load_windows
 from qa.io.files import make_folder, write_json
 from qa.model import memory
 from qa.model.device import bf16_supported
-from qa.model.loading import load_config, load_tokenizer
+from qa.model.loading import load_config
 from qa.model.memory import GIB
+from qa.model.tokenizer import load_tokenizer
 from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.option import option
 from qa.options.parser import parse_arguments

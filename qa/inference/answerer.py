@@ -15,7 +15,9 @@ from qa.data.windows import WindowSettings, check_lengths
 from qa.inference.decoding import AskOptions, best_answers
 from qa.inference.question_windows import QuestionWindows
 from qa.model.batching import Collator, by_length
-from qa.model.loading import check_fit, load_config, load_model, load_tokenizer, position_limit, takes_token_types
+from qa.model.loading import load_config, position_limit
+from qa.model.tokenizer import check_fit, load_tokenizer
+from qa.model.weights import load_model, takes_token_types
 from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
 from qa.options.saved import saved_settings

@@ -20,9 +20,9 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTrainedModel, Trainer
 
 from qa.model.device import AUTOCAST
-from qa.model.loading import takes_token_types
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
+from qa.model.weights import takes_token_types
 from qa.options.training_arguments import TrainingOptions
 
 GIB = 2**30

@@ -13,7 +13,9 @@ from qa.evaluation.evaluator import Evaluation, Evaluator, ScoredAnswers
 from qa.evaluation.inputs import read_logits, read_null_odds, read_predictions
 from qa.evaluation.scores import gold_answers, score_predictions
 from qa.model.device import device_precision
-from qa.model.loading import check_fit, load_config, load_model, load_tokenizer, position_limit
+from qa.model.loading import load_config, position_limit
+from qa.model.tokenizer import check_fit, load_tokenizer
+from qa.model.weights import load_model
 from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError

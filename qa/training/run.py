@@ -14,7 +14,7 @@ from transformers.trainer_utils import TrainOutput
 from qa.evaluation.evaluator import Evaluator
 from qa.io.files import make_folder
 from qa.io.run_folder import find_checkpoints, step_of
-from qa.model.loading import load_model
+from qa.model.weights import load_model
 from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.saved import as_settings, with_full_paths
 from qa.options.training_arguments import TrainingOptions

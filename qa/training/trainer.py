@@ -20,9 +20,10 @@ from qa.io import run_folder
 from qa.io.files import write_yaml
 from qa.io.run_folder import SETTINGS
 from qa.model.batching import Collator, WindowRows, by_length, make_dataloader
-from qa.model.loading import save_tokenizer, takes_token_types
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
+from qa.model.tokenizer import save_tokenizer
+from qa.model.weights import takes_token_types
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import warn
 from qa.runtime.distributed import ProcessGroup, on_main_process

@@ -24,7 +24,8 @@ from ask import QuestionAnswerer
 from qa.hub import publish as publishing
 from qa.hub.model_card import clean_command, is_local_path, make_card, published_settings, record_run
 from qa.io.files import write_json, write_yaml
-from qa.model.loading import load_config, load_model
+from qa.model.loading import load_config
+from qa.model.weights import load_model
 from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.saved import as_settings, published_names
 from qa.runtime.errors import UserError

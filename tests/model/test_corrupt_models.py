@@ -17,7 +17,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForQuestionAnswering
 
 from qa.data.windows import WindowSettings, check_lengths
-from qa.model.loading import check_fit, load_config, load_model, load_tokenizer, position_limit
+from qa.model.loading import load_config, position_limit
+from qa.model.tokenizer import check_fit, load_tokenizer
+from qa.model.weights import load_model
 from qa.options.arguments import ModelArguments
 from qa.runtime.errors import UserError
 

@@ -1,0 +1,111 @@
+"""Load a model's weights, and reject corrupt or incomplete ones."""
+
+import inspect
+import json
+import re
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME
+from transformers.utils import logging as transformers_logging
+
+from qa.model.loading import hub_options, loading
+from qa.options.arguments import ModelArguments
+from qa.options.saved import find_file
+from qa.runtime.errors import UserError
+
+LAYER = re.compile(r"\.\d+\.")  # in the name of a weight of a layer
+
+
+def load_model(args: ModelArguments, config: PretrainedConfig, training: bool) -> PreTrainedModel:
+    """Load pretrained weights in fp32, never from a pickle; random weights if ``config_name`` is set.
+
+    Raises:
+        UserError: the checkpoint lacks encoder weights, which would be random, or has some that the configuration does
+            not use; weights are not finite; the model cannot run; or, unless ``training``, it has no
+            question-answering head.
+    """
+    name = args.config_name or args.model_name_or_path or ""
+    with loading("model", name):
+        if args.config_name:
+            return AutoModelForQuestionAnswering.from_config(config)
+        reject_pickles(args)
+        verbosity = transformers_logging.get_verbosity()
+        transformers_logging.set_verbosity_error()  # missing weights are reported below
+        try:
+            model, found = AutoModelForQuestionAnswering.from_pretrained(
+                name,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                use_safetensors=True,
+                **hub_options(args),
+            )
+        finally:
+            transformers_logging.set_verbosity(verbosity)
+        check_weights(name, model, sorted(found["missing_keys"]), sorted(found["unexpected_keys"]), training)
+        check_forward(name, model)
+    return model
+
+
+def check_weights(name: str, model: PreTrainedModel, missing: list[str], unexpected: list[str], training: bool) -> None:
+    """Check the loaded weights; ``missing`` and ``unexpected`` are the keys that ``from_pretrained`` reports.
+
+    Raises:
+        UserError: as ``load_model``.
+    """
+    prefix = model.base_model_prefix + "."
+    if encoder := [key for key in missing if key.startswith(prefix)]:
+        raise UserError(
+            f"model {name} lacks {len(encoder)} encoder weights, such as {encoder[0]}:"
+            " they would be random; give a complete checkpoint, or --config_name to train from random weights"
+        )
+    if missing and not training:
+        raise UserError(
+            f"model {name} has no question-answering head ({missing[0]} is missing): fine-tune it with train.py first"
+        )
+    if unused := [key for key in unexpected if key.startswith((prefix, "encoder.")) and LAYER.search(key)]:
+        raise UserError(
+            f"model {name} has {len(unused)} encoder weights that its config.json does not use,"
+            f" such as {unused[0]!r:.80}: config.json and weights do not match"
+        )
+    for key, weight in model.state_dict().items():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            raise UserError(
+                f"model {name}: the model has diverged, or its file is corrupt: {key} has NaN or infinite values; use"
+                " an earlier checkpoint, or train again with a lower learning_rate"
+            )
+
+
+def check_forward(name: str, model: PreTrainedModel) -> None:
+    """Run a few tokens through the model, so that a configuration that does not work fails here.
+
+    Raises:
+        UserError: the logits are not finite.
+    """
+    with torch.no_grad():
+        output = model(input_ids=torch.arange(4)[None] % model.config.vocab_size)
+    if not (torch.isfinite(output.start_logits).all() and torch.isfinite(output.end_logits).all()):
+        raise UserError(f"model {name}: its logits are not finite: config.json and weights do not match")
+
+
+def takes_token_types(model: PreTrainedModel) -> bool:
+    """Return whether the model uses token types to tell question from context; some tokenizers do not return them."""
+    accepts = "token_type_ids" in inspect.signature(model.forward).parameters
+    return accepts and getattr(model.config, "type_vocab_size", 2) >= 2
+
+
+def reject_pickles(args: ModelArguments) -> None:
+    """Check that the weights are not pickled: reading a pickle can run code.
+
+    Raises:
+        UserError: there are only pickled weights, or the index of the shards lists some.
+    """
+    name, advice = args.model_name_or_path, "which could run code here; use a model with safetensors weights"
+    if index := find_file(args, SAFE_WEIGHTS_INDEX_NAME):
+        for shard in json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values():
+            if not str(shard).endswith(".safetensors"):
+                raise UserError(f"model {name}: {shard!r:.80} is a pickle, {advice}")
+    elif not find_file(args, SAFE_WEIGHTS_NAME) and find_file(args, WEIGHTS_NAME):
+        raise UserError(f"model {name} has only pickled weights ({WEIGHTS_NAME}), {advice}")
