@@ -22,6 +22,7 @@ from qa.io import run_folder
 from qa.options.arguments import REPOSITORY
 from qa.runtime.errors import UserError
 from qa.training import checkpoints
+from qa.training.interruption import SignalHandler
 from qa.training.trainer import QATrainer
 
 # Length-grouped batches of 4, accumulated by 2, dropout, three epochs of 5 steps; a checkpoint an epoch, and a
@@ -29,6 +30,7 @@ from qa.training.trainer import QATrainer
 RUN = ("--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 2, "--num_train_epochs", 3)
 RUN += ("--train_sampling_strategy", "group_by_length", "--warmup_steps", 2, "--logging_steps", 1)
 EVERY_STEP = ("--recovery_minutes", "1e-9")
+UNIX_SIGNALS = [name for name in ("SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 
 
 def arguments(data, model, output, cache, *more) -> list[str]:
@@ -161,6 +163,7 @@ class Interrupt:
     [
         (7, signal.SIGINT, 130, "recovery-7"),
         (12, signal.SIGTERM, 143, "recovery-12"),
+        *((8, getattr(signal, name), 128 + getattr(signal, name), "recovery-8") for name in UNIX_SIGNALS),
         (5, signal.SIGINT, 130, "checkpoint-5"),  # the last step of an epoch, which includes its evaluation
         (15, signal.SIGTERM, 143, "checkpoint-15"),  # the last step of the run
     ],
@@ -169,13 +172,13 @@ def test_run_stopped_by_a_signal_resumes_to_the_same_result(
     uninterrupted, tmp_path, monkeypatch, capsys, step, number, status, kept
 ):
     reference, argv = uninterrupted
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, number)}
     with monkeypatch.context() as patch:
         Interrupt(patch, step, number)
         with pytest.raises(SystemExit) as stopped:
             run(train, *argv(tmp_path / "run"))
     assert stopped.value.code == status and last_checkpoint(tmp_path / "run").name == kept
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert {each: signal.getsignal(each) for each in before} == before
     assert f"checkpoint saved to {tmp_path}/run/{kept}; rerun the same command" in capsys.readouterr().err
     assert not (tmp_path / "run/train_results.json").exists()
     with pytest.raises(UserError, match="contains an unfinished run"):
@@ -183,6 +186,33 @@ def test_run_stopped_by_a_signal_resumes_to_the_same_result(
     run(train, *argv(tmp_path / "run"))
     assert f"resuming from {tmp_path}/run/{kept}" in capsys.readouterr().out
     assert_same_run(reference, tmp_path / "run")
+
+
+@pytest.mark.skipif(not UNIX_SIGNALS, reason="Windows has no pseudo-terminals")
+def test_run_is_saved_when_its_terminal_is_closed(uninterrupted, tmp_path):
+    import pty
+
+    argv = uninterrupted[1](tmp_path / "run", "--recovery_minutes", "0.001", "--num_train_epochs", "10000")
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(REPOSITORY)
+        os.execv(sys.executable, [sys.executable, "train.py", *map(str, argv)])
+    while not run_folder.find_checkpoints(tmp_path / "run"):
+        os.read(terminal, 4096)  # also makes room for more output
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
+    assert last_checkpoint(tmp_path / "run").name.startswith("recovery-")
+
+
+@pytest.mark.skipif(not UNIX_SIGNALS, reason="Windows has no SIGHUP")
+def test_hangup_is_ignored_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with SignalHandler() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.number is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_run_resumes_with_another_micro_batch_size(uninterrupted, tmp_path, monkeypatch, capsys):
