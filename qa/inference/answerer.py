@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 
 import numpy as np
@@ -15,6 +15,7 @@ from qa.data.windows import WindowSettings, check_lengths
 from qa.inference.decoding import AskOptions, best_answers
 from qa.inference.question_windows import QuestionWindows
 from qa.model.batching import Collator, by_length
+from qa.model.device import single_threaded
 from qa.model.loading import load_config, position_limit
 from qa.model.tokenizer import check_fit, load_tokenizer
 from qa.model.weights import load_model, takes_token_types
@@ -54,8 +55,11 @@ class QuestionAnswerer:
         self.options = AskOptions(**options)
         self.collate = Collator(tokenizer.pad_token_id, takes_token_types(model))
         joining_template(tokenizer)  # cached now, so that the first answer is not delayed
-        self.context = lru_cache(CONTEXTS)(lambda text: TokenizedContext.from_text(text, tokenizer))
+        self.cache_contexts()
         check_lengths(WindowSettings.from_args(self.options.over(settings)), tokenizer, position_limit(model.config))
+
+    def cache_contexts(self) -> None:
+        self.context = lru_cache(CONTEXTS)(partial(TokenizedContext.from_text, tokenizer=self.tokenizer))
 
     @classmethod
     def from_pretrained(cls, path: str, device=None, revision: str = "main", **options) -> "QuestionAnswerer":
@@ -75,9 +79,11 @@ class QuestionAnswerer:
 
     @classmethod
     def load(cls, source: ModelArguments, settings: DataArguments, device=None, **options) -> "QuestionAnswerer":
+        """Load a model as ``source`` names it. On a CPU, servers may load it once and answer in forked processes."""
         tokenizer, config = load_tokenizer(source), load_config(source)
         check_fit(tokenizer, config)
-        return cls(load_model(source, config, training=False), tokenizer, settings, device, **options)
+        with single_threaded():
+            return cls(load_model(source, config, training=False), tokenizer, settings, device, **options)
 
     def __call__(self, *inputs, question=None, context=None, **options) -> dict | list:
         """Return the answer to one question, or a list of the answers to several.
@@ -127,6 +133,14 @@ class QuestionAnswerer:
         for row, (question, (_, text)) in enumerate(zip(questions, pairs, strict=True)):
             context = self.context(text)
             yield QuestionWindows.from_parts(question, tokens.select(row), context, self.tokenizer, sizes)
+
+    def __getstate__(self) -> dict:
+        """Return what is pickled, to be sent to another process: all but the cache of contexts."""
+        return {name: value for name, value in vars(self).items() if name != "context"}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self.cache_contexts()
 
     @torch.no_grad()
     def logits(self, parts: list[QuestionWindows], batch_size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,8 @@
 """The precision that a device supports, and options adapted to it."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from transformers.trainer_pt_utils import AcceleratorConfig
@@ -56,3 +58,14 @@ def fit_to_device(args: TrainingOptions, precision: str) -> TrainingOptions:
     assert isinstance(config, AcceleratorConfig), "TrainingArguments has parsed it"
     loading = dataclasses.replace(config, non_blocking=overlapped)
     return dataclasses.replace(args, accelerator_config=loading)
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Compute on one thread: a process that has used several cannot compute in a fork of it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

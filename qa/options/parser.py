@@ -7,9 +7,10 @@ Each value of the file is rendered into command-line arguments and parsed like t
 import argparse
 import dataclasses
 import difflib
+import os
 import re
 import sys
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
@@ -23,6 +24,8 @@ from qa.options.table import TABLE, TRAINING, find_option
 from qa.options.training_fields import OurTrainingOptions
 from qa.runtime.errors import UserError, one_line
 
+FREE_TEXT = ("question", "context")  # all other text options may be paths
+
 
 def boolean(text: str) -> bool:
     """Return the boolean that a word stands for. Raises ArgumentTypeError for other words."""
@@ -31,6 +34,15 @@ def boolean(text: str) -> bool:
     if text.lower() in ("no", "false", "f", "n", "0"):
         return False
     raise argparse.ArgumentTypeError(f"must be true or false, not {text!r}")
+
+
+def expand_home(text: str) -> str:
+    """Return a value with its leading ``~/`` replaced: no shell does so in a file, or after ``--option=``."""
+    return os.path.expanduser(text) if text.startswith("~/") else text
+
+
+def value_parser(name: str, kind: type) -> Callable[[str], Any]:
+    return expand_home if kind is str and name not in FREE_TEXT else kind
 
 
 class StoreOnce(argparse.Action):
@@ -66,7 +78,7 @@ class ArgumentParser(argparse.ArgumentParser):
         known = {name: value for name, value in item.metadata.items() if name in ("nargs", "const", "choices")}
         kind = value_type(hint)
         if get_origin(kind) is list:
-            known |= {"type": get_args(kind)[0], "nargs": "+", "action": StoreOnce}
+            known |= {"type": value_parser(item.name, get_args(kind)[0]), "nargs": "+", "action": StoreOnce}
         elif get_origin(kind) is Literal:
             known["choices"] = get_args(kind)
         elif isinstance(kind, type) and issubclass(kind, Enum):
@@ -76,7 +88,7 @@ class ArgumentParser(argparse.ArgumentParser):
             if item.default is not None:
                 known |= {"nargs": "?", "const": True}
         else:
-            known["type"] = kind
+            known["type"] = value_parser(item.name, kind)
         self.add_argument(*spellings(item.name), **known)
         if kind is bool and item.default is True:
             self.add_argument(

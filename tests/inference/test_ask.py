@@ -6,6 +6,9 @@ import dataclasses
 import gzip
 import json
 import os
+import pickle
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +20,10 @@ from datasets import Dataset
 from fixtures import make_pipeline_reference as reference
 from helpers.builders import FAMILIES, squad
 from helpers.commands import read, run, train_tiny
+from transformers import AutoConfig, AutoModelForQuestionAnswering
 
 import ask
+from qa.data.demo import write_demo
 from qa.data.make_windows import joining_template, make_windows
 from qa.data.tokenized_text import TokenizedContext, whole_words
 from qa.data.windows import FEATURES, WindowArrays, WindowSettings
@@ -27,6 +32,7 @@ from qa.inference import answerer as answerer_module
 from qa.inference.batch_file import answer_file
 from qa.inference.spans import find_candidates
 from qa.inference.terminal import mark_in_sentence
+from qa.options.arguments import REPOSITORY
 from qa.runtime.errors import UserError
 
 CONTEXT = "It was long ago.  Zoë was born in Sollen in 1931. Mira and Arna were born in Ørby. " * 5
@@ -435,3 +441,33 @@ def test_thousands_of_questions_about_one_long_text(shared, tmp_path, capsys):
         print(f"\n{sum(map(len, parts)):,} windows; tokenizing once {once:.1f} s, for each question {every:.0f} s;"
               f" everything but the model {whole:.1f} s, {memory:.0f} MiB more")  # fmt: skip
     assert once < every / 10 and memory < 100
+
+
+def test_pickled_answerer_gives_the_same_answers(answerer):
+    expected = answerer(question=QUESTIONS[0], context=CONTEXT)  # CONTEXT is cached now
+    assert pickle.loads(pickle.dumps(answerer))(question=QUESTIONS[0], context=CONTEXT) == expected
+
+
+FORKED = """
+import multiprocessing, sys
+from qa import pipeline
+
+def answer(number):
+    return answerer(question="Who wrote it?", context="It was written by Ann. " * 20)["score"]
+
+answerer = pipeline("question-answering", model=sys.argv[1], max_seq_length=128, doc_stride=32)
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    print(pool.map_async(answer, range(2)).get(timeout=20))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_forked_processes_answer_with_a_model_loaded_before(tmp_path):
+    model = tmp_path / "demo"
+    write_demo(model)
+    config = AutoConfig.from_pretrained(model)
+    AutoModelForQuestionAnswering.from_config(config).save_pretrained(model)  # large enough for several threads
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", FORKED, str(model)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert "TimeoutError" not in done.stderr and done.returncode == 0, done.stderr[-2000:]

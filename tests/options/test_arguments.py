@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from qa.io.files import write_yaml
-from qa.options.arguments import REPOSITORY, DataArguments, EvaluationArguments, ModelArguments
+from qa.options.arguments import REPOSITORY, AskArguments, DataArguments, EvaluationArguments, ModelArguments
 from qa.options.parser import parse_arguments, read_options
 from qa.options.saved import as_settings
 from qa.options.training_arguments import TrainingOptions
@@ -44,6 +44,17 @@ def test_command_line_overrides_the_file(tmp_path):
     text = "learning_rate: 2e-5\nmax_seq_length: 100\nload_best_model_at_end: false\n"
     _, data, training = parse(tmp_path, text, "--learning_rate", "3e-5", "--max-seq-length=200", "--bf16", "false")
     assert (training.learning_rate, data.max_seq_length) == (3e-5, 200)
+
+
+def test_home_folder_is_expanded_where_no_shell_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    text = "config_name: ~/model\ntrain_file: [~/a.json, b~.json]\noutput_dir: ~/run\n"
+    model, data, training = parse(tmp_path, text, "--tokenizer_name=~/tokenizer")
+    paths = model.config_name, model.tokenizer_name, *data.train_file, training.output_dir
+    assert paths == (*(f"{tmp_path}/{name}" for name in ("model", "tokenizer", "a.json")), "b~.json", f"{tmp_path}/run")
+    (ask,) = parse_arguments((AskArguments,), ["--question", "~/.bashrc is what?"])
+    assert ask.question == "~/.bashrc is what?"
 
 
 @pytest.mark.parametrize(
