@@ -26,7 +26,13 @@ from pathlib import Path
 
 from qa.data.splits import has_unanswerable
 from qa.evaluation.collapse import detect_collapse
-from qa.evaluation.inputs import load_validation, read_predictions, warn_of_other_task
+from qa.evaluation.inputs import (
+    check_saved_file,
+    load_validation,
+    read_predictions,
+    warn_of_other_task,
+    warn_of_replaced_answers,
+)
 from qa.evaluation.report import compare_with, difference_rows, write_report
 from qa.evaluation.results import count_rows, save_best_threshold, score_rows, write_evaluation
 from qa.evaluation.scores import gold_answers, score_predictions
@@ -58,17 +64,20 @@ def main() -> None:
     if model_args.model_name_or_path:
         load_config(model_args)  # a wrong name fails before the data are read
 
+    settings = read_settings(saved)
+    check_saved_file(settings, data_args.validation_file)
     split = load_validation(data_args, args.seed, model_args.cache_dir)
     unanswerable = has_unanswerable(data_args, [split])
     if eval_args.save_best_threshold and not unanswerable:
         raise UserError("save_best_threshold is for SQuAD 2.0: all these questions have an answer")
-    warn_of_other_task(read_settings(saved), unanswerable, split)
+    warn_of_other_task(settings, unanswerable, split)
     other = None
     if eval_args.compare:
         references = gold_answers(split.examples)
         predictions = read_predictions(str(Path(eval_args.compare) / PREDICTIONS), references)
         other = score_predictions(predictions, references, unanswerable)
     output = make_folder(args.output_dir)
+    warn_of_replaced_answers(output, split)
     if eval_args.predictions:
         evaluation = evaluate_predictions(split, unanswerable, eval_args.predictions, eval_args.null_odds)
     else:

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from qa.data.splits import load_splits
 from qa.data.windows import WindowArrays
 from qa.inference.spans import LARGEST
 from qa.io.files import require_file
+from qa.io.run_folder import PREDICTIONS
 from qa.options.arguments import DataArguments
 from qa.runtime.console import warn
 from qa.runtime.errors import UserError
@@ -22,6 +24,27 @@ def load_validation(args: DataArguments, seed: int, cache_dir: str | None) -> Sp
     if split is None:
         raise UserError("no validation questions: give --validation_file, or a --dataset_name that has that split")
     return split
+
+
+def check_saved_file(settings: dict, validation_file: str | None) -> None:
+    """Raise UserError if the file to evaluate on is the one in a model's saved settings, and is missing here."""
+    if validation_file and validation_file == settings.get("validation_file") and not Path(validation_file).is_file():
+        raise UserError(
+            f"{validation_file}, the validation file in the model's settings, is not here: give --validation_file"
+        )
+
+
+def warn_of_replaced_answers(output: Path, split: Split) -> None:
+    """Warn if a folder has the answers to other questions, which this evaluation replaces."""
+    try:
+        known = json.loads((output / PREDICTIONS).read_text(encoding="utf-8")).keys()
+    except (OSError, ValueError, AttributeError):
+        return
+    if known and known != set(split.examples["id"]):
+        warn(
+            f"note: {output} has the results for other questions, which this evaluation replaces; --output_dir with"
+            " another folder keeps both"
+        )
 
 
 def read_by_id(path: str, references: list[dict], kinds: tuple[type, ...], what: str) -> dict:

@@ -3,6 +3,7 @@
 ``import qa`` changes none: a program that uses the package keeps its own logging, warnings and torch settings.
 """
 
+import io
 import os
 import signal
 import sys
@@ -55,6 +56,9 @@ def allow_tf32(allowed: bool) -> None:
 
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's ``main``; a ``UserError`` becomes one line on stderr and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):  # a file on Windows, or a C locale, cannot encode every answer
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()

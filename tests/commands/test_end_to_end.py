@@ -18,6 +18,7 @@ import evaluate_qa
 import preprocess
 import train
 from qa.evaluation.squad_metric import normalize_answer
+from qa.io.files import write_yaml
 from qa.options.arguments import REPOSITORY
 from qa.runtime.errors import UserError
 
@@ -69,6 +70,21 @@ def test_repeated_evaluation_gives_the_same_results(trained, tmp_path, capsys):
     assert read(tmp_path / "b/nbest_predictions.json") == read(tmp_path / "a/nbest_predictions.json")
     run(evaluate_qa, "--predictions", tmp_path / "a/predictions.json", *data, tmp_path / "c")
     assert read(tmp_path / "c/eval_results.json")["f1"] == first["f1"]
+
+
+def test_evaluation_of_a_model_whose_data_stayed_elsewhere(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "moved", ignore=shutil.ignore_patterns("checkpoint-*"))
+    settings = yaml.safe_load((tmp_path / "moved/settings.yaml").read_text())
+    write_yaml(tmp_path / "moved/settings.yaml", settings | {"validation_file": "/elsewhere/dev.json"})
+    with pytest.raises(UserError, match=r"/elsewhere/dev\.json, .* model's settings.* give --validation_file"):
+        run(evaluate_qa, "--model_name_or_path", tmp_path / "moved")
+
+
+def test_results_for_other_data_are_not_replaced_without_a_note(trained, tiny_data, tmp_path, capsys):
+    for name, noted in (("train.json", False), ("dev.json.gz", True), ("dev.json.gz", False)):
+        data = "--validation_file", tiny_data / name, "--output_dir", tmp_path / "evaluation"
+        run(evaluate_qa, "--model_name_or_path", trained, *data)
+        assert ("has the results for other questions" in capsys.readouterr().err) == noted
 
 
 def test_the_folder_holds_a_report_and_the_curves(trained):

@@ -120,3 +120,17 @@ def test_a_command_configures_its_process(states):
     difference = changed(states[3], states[4])
     assert difference.keys() == {"environment"}
     assert difference["environment"][1]["ACCELERATE_USE_CPU"] == "true"
+
+
+def test_text_that_the_output_cannot_encode_does_not_end_a_command(tiny_model, tiny_data, tmp_path):
+    output = ["--output_dir", str(tmp_path / "Größe-日本"), "--cache_dir", str(tmp_path / "cache")]
+    lengths = ["--max_seq_length", "48", "--doc_stride", "8", "--max_query_length", "24"]
+    data = ["--train_file", str(tiny_data / "train.json"), "--tokenizer_name", str(tiny_model)]
+    done = subprocess.run(
+        [sys.executable, "preprocess.py", *data, *output, *lengths],
+        capture_output=True,
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Größe-\\u65e5\\u672c" in done.stdout.decode("cp1252")
