@@ -267,6 +267,13 @@ def test_preprocess_counts_add_up(tiny_data, tiny_model, tmp_path, capsys):
     assert all(len(line) <= 80 for line in capsys.readouterr().out.splitlines()[:-1])
 
 
+def test_ceiling_of_training_files_that_share_ids(tiny_data, tiny_model, tmp_path):
+    files = ("--train_file", tiny_data / "train.json", tiny_data / "dev.json.gz")  # both number their questions from 0
+    run(preprocess, "--tokenizer_name", tiny_model, *files, *SMALL, "--output_dir", tmp_path, "--cache_dir", tmp_path)
+    summary = read(tmp_path / "summary.json")["train"]
+    assert summary["examples"] == 56 and summary["ceiling"] == {"exact_match": 100.0, "f1": 100.0}
+
+
 def test_unreachable_answers_are_dropped_from_training(tiny_model, tmp_path):
     from helpers.builders import squad
 
