@@ -20,6 +20,7 @@ from qa.hub.model_card import load_json, make_card, published_settings
 from qa.io import run_folder
 from qa.io.files import as_yaml
 from qa.io.run_folder import FINISHED, RUN, SETTINGS
+from qa.model.weights import load_checkpoint
 from qa.runtime.console import warn
 from qa.runtime.errors import UserError, one_line
 
@@ -201,16 +202,17 @@ def check_target(target: Target) -> None:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Check that a folder contains a finished model.
+    """Check that a folder contains a finished model, and that all of its weights can be read.
 
     Raises:
-        UserError: a file is missing, or the weights are not in safetensors format.
+        UserError: a file is missing, or the weights are not in safetensors format, or not those of the model.
     """
     for name in (run_folder.CONFIG, run_folder.TOKENIZER, run_folder.SCORES, FINISHED):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: not the folder of a finished run: it has no {name}")
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder}: has no weights in safetensors format, which publishing requires")
+    load_checkpoint(folder)
 
 
 def upload_contents(folder: Path, repository: str) -> dict[str, Path | bytes]:

@@ -10,7 +10,8 @@ from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTra
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME
 from transformers.utils import logging as transformers_logging
 
-from qa.model.loading import hub_options, loading
+from qa.io.run_folder import SETTINGS
+from qa.model.loading import hub_options, load_config, loading
 from qa.options.arguments import ModelArguments
 from qa.options.saved import find_file
 from qa.runtime.errors import UserError
@@ -30,23 +31,65 @@ def load_model(args: ModelArguments, config: PretrainedConfig, training: bool) -
     with loading("model", name):
         if args.config_name:
             return AutoModelForQuestionAnswering.from_config(config)
-        reject_pickles(args)
-        verbosity = transformers_logging.get_verbosity()
-        transformers_logging.set_verbosity_error()  # missing weights are reported below
-        try:
-            model, found = AutoModelForQuestionAnswering.from_pretrained(
-                name,
-                config=config,
-                dtype=torch.float32,
-                output_loading_info=True,
-                use_safetensors=True,
-                **hub_options(args),
-            )
-        finally:
-            transformers_logging.set_verbosity(verbosity)
-        check_weights(name, model, sorted(found["missing_keys"]), sorted(found["unexpected_keys"]), training)
+        model, missing, unexpected = read_weights(args, config)
+        check_weights(name, model, missing, unexpected, training)
+        if not training and (Path(name).expanduser() / SETTINGS).is_file():
+            check_complete(name, missing, unexpected)
         check_forward(name, model)
     return model
+
+
+def load_checkpoint(folder: Path) -> PreTrainedModel:
+    """Load the weights of a checkpoint or finished model that ``train.py`` wrote, in fp32 on the CPU.
+
+    Raises:
+        UserError: it cannot be read, weights are missing or not used, or not finite.
+    """
+    args = ModelArguments(model_name_or_path=str(folder))
+    with loading("model", str(folder)), torch.random.fork_rng(devices=[]):  # a run in progress keeps its random state
+        model, missing, unexpected = read_weights(args, load_config(args))
+        check_complete(str(folder), missing, unexpected)
+        check_weights(str(folder), model, missing, unexpected, training=False)
+    return model
+
+
+def read_weights(args: ModelArguments, config: PretrainedConfig) -> tuple[PreTrainedModel, list[str], list[str]]:
+    """Read a model's weights, the only way in which this package does: ``from_pretrained`` converts old names.
+
+    Returns:
+        The model in fp32, the names of weights that its files lack, which are random, and of those it does not use.
+        Neither contains weights that are tied to others, or that transformers ignores for this architecture.
+    """
+    reject_pickles(args)
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # missing weights are reported by the callers
+    try:
+        model, found = AutoModelForQuestionAnswering.from_pretrained(
+            args.model_name_or_path or "",
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            use_safetensors=True,
+            **hub_options(args),
+        )
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    return model, sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+
+
+def check_complete(name: str, missing: list[str], unexpected: list[str]) -> None:
+    """Check that a model that ``train.py`` wrote, with all of its weights and no others, is read completely.
+
+    Raises:
+        UserError: a weight is missing or not used.
+    """
+    for keys, what in ((missing, "lacks"), (unexpected, "has, but does not use,")):
+        if keys:
+            raise UserError(
+                f"model {name} {what} {len(keys)} weights, such as {keys[0]!r:.80}, although train.py wrote it: its"
+                " files belong to different models, or the installed transformers reads them differently. Copy them"
+                " again, or install the release named in its config.json"
+            )
 
 
 def check_weights(name: str, model: PreTrainedModel, missing: list[str], unexpected: list[str], training: bool) -> None:

@@ -24,6 +24,7 @@ from qa.runtime.errors import UserError, one_line
 from qa.training.checkpoints import check_space, count_checkpoints
 from qa.training.finish import FinishedRun, print_results, write_results
 from qa.training.interruption import SignalHandler, TrainingInterrupted
+from qa.training.kept_weights import CheckpointWeightsCallback, check_kept_scores, without_key_warnings
 from qa.training.prepare import PreparedSplit
 from qa.training.resolved import ResolvedRun, trainer_arguments, warn_of_uneven_step
 from qa.training.resume import find_start, lock_run_folder
@@ -81,12 +82,13 @@ def run_training(
     with stop:
         trained = train(trainer, start)
     seconds = time.perf_counter() - started
-    evaluated = trainer.evaluate_kept()
+    evaluated, resumed_from = trainer.evaluate_kept(), step_of(start) if start else 0
+    check_kept_scores(trainer.state, trainer_args, evaluated.metrics, len(examples), resumed_from)
 
     trainer.save_finished()
     if evaluated.scored:  # in the main process
         evaluation = evaluator.result(args.folder.resolve().name, evaluated.scored, evaluated.metrics)
-        resumed_from, history = step_of(start) if start else 0, trainer.state.log_history
+        history = trainer.state.log_history
         run = FinishedRun(trained, evaluation, history, settings, record, seconds, len(windows), resumed_from)
         write_results(args.folder, run)
         print_results(args.folder, run)
@@ -113,8 +115,11 @@ def make_trainer(**kwargs) -> QATrainer:
 
 def train(trainer: QATrainer, start: Path | None) -> TrainOutput:
     """Train from the checkpoint ``start`` or from scratch; foreseeable errors become a UserError."""
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):  # they spread the weights over processes
+        trainer.callback_handler.callbacks.insert(0, CheckpointWeightsCallback(start))  # before trackers that upload
     try:
-        return trainer.train(resume_from_checkpoint=str(start) if start else None)
+        with without_key_warnings():
+            return trainer.train(resume_from_checkpoint=str(start) if start else None)
     except torch.OutOfMemoryError:
         raise UserError(
             "out of GPU memory: --gpu_memory_gb auto finds batches that fit, with activation checkpointing if needed;"

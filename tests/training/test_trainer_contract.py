@@ -144,6 +144,17 @@ def test_callbacks_see_the_resumed_state_before_the_first_step():
     )
 
 
+def test_callbacks_replace_weights_after_trainer_has_read_them():
+    """So CheckpointWeightsCallback has the last word on resuming, at the end, and on every checkpoint it compares."""
+    assert_in_order("train", "self._load_from_checkpoint(", "inner_training_loop(")
+    assert_in_order("_finalize_training", "self._load_best_model(", "self.callback_handler.on_train_end(")
+    assert_in_order("_maybe_log_save_evaluate", "self._save_checkpoint(", "self.callback_handler.on_save(")
+    fact = "warns in other words than without_key_warnings hides"
+    source = inspect.getsource(Trainer._issue_warnings_after_load)
+    assert source.count("keys in the checkpoint model loaded") == 2, message("_issue_warnings_after_load", fact)
+    assert Trainer.__module__ == "transformers.trainer", "the logger has another name"
+
+
 def test_the_loss_is_divided_by_the_attribute_that_we_set():
     source = inspect.getsource(Trainer.training_step)
     fact = "divides the loss otherwise; forward_backward sets current_gradient_accumulation_steps"
