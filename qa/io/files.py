@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from qa.io.run_folder import reject_in_checkpoint
 from qa.runtime.errors import UserError
 
 
@@ -13,9 +14,10 @@ def make_folder(path: str) -> Path:
     """Create a folder for output, unless it exists, and return its path.
 
     Raises:
-        UserError: it cannot be created or written to.
+        UserError: it cannot be created or written to, or is in a checkpoint.
     """
     folder = Path(path).expanduser()
+    reject_in_checkpoint(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -23,6 +25,22 @@ def make_folder(path: str) -> Path:
     except OSError as error:
         raise UserError(f"{path}: cannot be used as the output folder: {error.strerror}") from None
     return folder
+
+
+def set_default_modes(folder: Path) -> None:
+    """Give every file in ``folder`` the mode that a new one gets there, by the umask or by the folder's default ACL.
+
+    Libraries that write through a private temporary file leave its mode, 0600: safetensors does.
+    """
+    probe = folder / f".mode.{os.getpid()}"
+    try:
+        probe.touch(exist_ok=False)
+        mode = probe.stat().st_mode
+    finally:
+        probe.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_file() and path.stat().st_mode != mode:
+            path.chmod(mode)
 
 
 def require_file(path: str) -> None:

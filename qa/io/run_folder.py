@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from qa.runtime.errors import UserError
+
 # During a run
 LOCK = ".lock"  # present in the folder of every run, also a finished one
 HOLDER = ".holder.json"  # who holds the lock
@@ -26,7 +28,7 @@ CURVES = "curves.png"
 TENSORBOARD = "runs"
 
 # An evaluation
-EVALUATION = "evaluation"  # subfolder of a model's folder, written by evaluate_qa.py
+EVALUATION = "evaluation"  # subfolder of a model's folder, written by evaluate_qa.py; those of checkpoints are in it
 SCORES = "eval_results.json"
 PREDICTIONS, NBEST, NULL_ODDS = "predictions.json", "nbest_predictions.json", "null_odds.json"
 COMPARISON, REPORT = "comparison.json", "report.html"
@@ -39,7 +41,25 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.split("-")[1])
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Return whether ``folder`` exists and has the name of a checkpoint; its content is not read."""
+    return re.fullmatch(rf"({REGULAR}|{RECOVERY})-\d+", folder.name) is not None and folder.is_dir()
+
+
 def find_checkpoints(folder: Path) -> list[Path]:
     """Return regular and recovery checkpoints in ``folder``, newest step first; their content is not read."""
-    named = [path for path in folder.glob("*-*") if re.fullmatch(rf"({REGULAR}|{RECOVERY})-\d+", path.name)]
-    return sorted((path for path in named if path.is_dir()), key=lambda path: (step_of(path), path.name), reverse=True)
+    named = filter(is_checkpoint, folder.glob("*-*"))
+    return sorted(named, key=lambda path: (step_of(path), path.name), reverse=True)
+
+
+def enclosing_checkpoint(path: Path) -> Path | None:
+    """Return the checkpoint that ``path`` is, or is in, by its full path; None if there is none."""
+    path = path.expanduser().resolve()
+    found = (each for each in (path, *path.parents) if is_checkpoint(each) and (each / TRAINER_STATE).is_file())
+    return next((each for each in found if not (each / FINISHED).is_file()), None)
+
+
+def reject_in_checkpoint(path: str | Path) -> None:
+    """Raise UserError if output would go into a checkpoint, from which its run could then not be resumed."""
+    if checkpoint := enclosing_checkpoint(Path(path)):
+        raise UserError(f"{path}: nothing is written into a checkpoint, here {checkpoint}: give a path outside of it")

@@ -21,8 +21,17 @@ def check_evaluation_options(
         raise UserError("--predictions are scored without a model: leave out --model_name_or_path")
     if eval_args.null_odds and not eval_args.predictions:
         raise UserError("--null_odds requires --predictions: with a model or --logits they are computed")
-    if eval_args.save_best_threshold and not Path(model_args.model_name_or_path or "").is_dir():
-        raise UserError("save_best_threshold needs --model_name_or_path FOLDER, the model to save it with")
+    for place in filter(None, (output_dir, eval_args.save_logits)):
+        run_folder.reject_in_checkpoint(place)
+    if eval_args.save_best_threshold:
+        folder = Path(model_args.model_name_or_path or "").expanduser()
+        if not folder.is_dir():
+            raise UserError("save_best_threshold needs --model_name_or_path FOLDER, the model to save it with")
+        if run_folder.enclosing_checkpoint(folder):
+            raise UserError(
+                f"save_best_threshold: {folder} is a checkpoint, which is not changed so that its run can be resumed:"
+                " give the finished model, or a copy of the checkpoint under another name"
+            )
     if eval_args.save_logits:
         if sources:
             raise UserError("save_logits needs a model: without one there are no new logits to save")
@@ -38,11 +47,19 @@ def check_evaluation_options(
 
 
 def default_evaluation_folder(model_args: ModelArguments) -> str | None:
-    """Return where the results of a model go: into its folder, or for a model on the Hub into the current one."""
+    """Return where the results of a model go.
+
+    Into its folder; for a checkpoint, which stays as it is, into that of its run; for a model on the Hub into the
+    current folder.
+    """
     name = model_args.model_name_or_path
     if name is None:
         return None
-    return str(Path(name) / run_folder.EVALUATION) if Path(name).is_dir() else f"{name.replace('/', '--')}-evaluation"
+    if not Path(name).is_dir():
+        return f"{name.replace('/', '--')}-evaluation"
+    if checkpoint := run_folder.enclosing_checkpoint(Path(name)):
+        return str(checkpoint.parent / run_folder.EVALUATION / checkpoint.name)
+    return str(Path(name) / run_folder.EVALUATION)
 
 
 def check_ask_options(model_args: ModelArguments, ask: AskArguments) -> None:
@@ -62,6 +79,7 @@ def check_ask_options(model_args: ModelArguments, ask: AskArguments) -> None:
         if path:
             require_file(path)
     if ask.output:
+        run_folder.reject_in_checkpoint(ask.output)
         output = Path(ask.output)
         if output.is_dir() or not output.parent.is_dir():
             raise UserError(f"output {ask.output}: must be a file in a folder that exists")

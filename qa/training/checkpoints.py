@@ -18,6 +18,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
 from qa.data.windows import WINDOW_FORMAT
+from qa.io.files import set_default_modes
 from qa.io.run_folder import (
     FINISHED,
     MANIFEST,
@@ -68,6 +69,7 @@ def commit_checkpoint(staged: Path, final: Path, windows: str, resolved: dict) -
     files = {path.name: [path.stat().st_size, digest(path)] for path in sorted(staged.iterdir())}
     manifest = {"windows": windows, "window_format": WINDOW_FORMAT, "resolved": resolved, "files": files}
     (staged / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    set_default_modes(staged)
     for path in staged.iterdir():
         flush(path)
     flush(staged)
@@ -162,6 +164,7 @@ def clear(folder: Path) -> None:
 def move_into_place(staged: Path, folder: Path) -> None:
     """Move the files of a finished model into ``folder``, the weights last: without them it is not a model."""
     files = sorted(staged.iterdir(), key=lambda path: path.suffix == ".safetensors")
+    set_default_modes(staged)
     for path in files:
         flush(path)
     (folder / FINISHED).unlink(missing_ok=True)
