@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import PretrainedConfig, set_seed
 from transformers.trainer_utils import TrainOutput
 
@@ -24,7 +25,7 @@ from qa.runtime.errors import UserError, one_line
 from qa.training.checkpoints import check_space, count_checkpoints
 from qa.training.finish import FinishedRun, print_results, write_results
 from qa.training.interruption import SignalHandler, TrainingInterrupted
-from qa.training.kept_weights import CheckpointWeightsCallback, check_kept_scores, without_key_warnings
+from qa.training.kept_weights import CheckpointWeightsCallback, check_kept_scores, not_kept, without_key_warnings
 from qa.training.prepare import PreparedSplit
 from qa.training.resolved import ResolvedRun, trainer_arguments, warn_of_uneven_step
 from qa.training.resume import find_start, lock_run_folder
@@ -127,6 +128,8 @@ def train(trainer: QATrainer, start: Path | None) -> TrainOutput:
         ) from None
     except (ImportError, ValueError) as error:  # options that the model or the installed packages do not allow
         raise UserError(f"training cannot start: {one_line(error)}") from error
+    except SafetensorError as error:  # of the best checkpoint at the end; one to resume from has been verified
+        raise not_kept(trainer.state, one_line(error)) from None
     except TrainingInterrupted as stopped:
         warn(str(stopped))
         sys.exit(stopped.status)

@@ -94,28 +94,32 @@ def test_a_run_is_resumed_with_all_weights(tiny_data, converted_model, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("changed", "when", "reason"),
+    ("when", "torn", "reason"),
     [
-        ("checkpoint-6", "checkpoint-6", "qa_outputs.weight in it is not the weight that was evaluated"),
-        ("checkpoint-6", "checkpoint-12", r"its (f1|loss) is [\d.]+, and was [\d.]+ when it was saved"),
+        ("checkpoint-6", False, "qa_outputs.weight in it is not the weight that was evaluated"),
+        ("checkpoint-12", False, r"its (f1|loss) is [\d.]+, and was [\d.]+ when it was saved"),
+        ("checkpoint-12", True, "Error while deserializing header"),
     ],
 )
 def test_a_best_checkpoint_that_is_read_otherwise_fails_the_run(
-    tiny_data, tiny_model, tmp_path, monkeypatch, best_step, changed, when, reason
+    tiny_data, tiny_model, tmp_path, monkeypatch, best_step, when, torn, reason
 ):
     """As where a file does not contain what was in memory: its answers are reversed, at once or at the end."""
     commit, folder = checkpoints.commit_checkpoint, tmp_path / "model"
+    best = folder / "checkpoint-6"
 
     def commit_and_change(staged, final, *more):
         commit(staged, final, *more)
         if final.name == when:
-            content = weights(folder / changed)
+            content = weights(best)
             content["qa_outputs.weight"] *= -1
-            save_file(content, folder / changed / run_folder.WEIGHTS, {"format": "pt"})
+            save_file(content, best / run_folder.WEIGHTS, {"format": "pt"})
+            if torn:
+                (best / run_folder.WEIGHTS).write_bytes(b"\0" * 99)
 
     monkeypatch.setattr(checkpoints, "commit_checkpoint", commit_and_change)
     best_step(6)
-    with pytest.raises(UserError, match=rf"{changed}, is not read as it was written: {reason}") as error:
+    with pytest.raises(UserError, match=rf"checkpoint-6, is not read as it was written: {reason}") as error:
         train_tiny(tiny_data, tiny_model, folder, *EPOCHS)
     assert "\n" not in str(error.value)
     left = {path.name for path in folder.iterdir()}
