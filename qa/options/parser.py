@@ -19,6 +19,7 @@ import yaml
 
 from qa.options.config_file import load_mapping, render
 from qa.options.help import HELP_FLAGS, print_all_options
+from qa.options.levels import check_level, merge, names_data
 from qa.options.option import value_type
 from qa.options.table import TABLE, TRAINING, find_option
 from qa.options.training_fields import OurTrainingOptions
@@ -84,9 +85,7 @@ class ArgumentParser(argparse.ArgumentParser):
         elif isinstance(kind, type) and issubclass(kind, Enum):
             known["choices"] = [each.value for each in kind]
         elif kind is bool:
-            known["type"] = boolean
-            if item.default is not None:
-                known |= {"nargs": "?", "const": True}
+            known |= {"type": boolean, "nargs": "?", "const": True}
         else:
             known["type"] = value_parser(item.name, kind)
         self.add_argument(*spellings(item.name), **known)
@@ -135,30 +134,6 @@ def spellings(name: str) -> list[str]:
     return list(dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]))
 
 
-def exclusive_pairs() -> list[tuple[str, str]]:
-    return [(row.name, other) for row in TABLE.values() for other in row.excludes]
-
-
-def check_exclusive(values: Iterable[str]) -> None:
-    """Raise UserError if two mutually exclusive options are set on one level."""
-    for one, other in exclusive_pairs():
-        if one in values and other in values:
-            raise UserError(f"{one} and {other} are mutually exclusive: give one of them")
-
-
-def merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
-    """Merge two levels: ``upper`` overrides options of the same name, and drops those that it excludes."""
-    replaced = {other for pair in exclusive_pairs() for one, other in (pair, pair[::-1]) if one in upper}
-    if names_data("train", upper):
-        replaced |= {row.name for row in TABLE.values() if row.belongs_to == "sources"}
-    return {name: value for name, value in lower.items() if name not in replaced} | upper
-
-
-def names_data(split: str, names: Iterable[str]) -> bool:
-    """Return whether one of the options specifies the data of a split."""
-    return any(split in find_option(name).provides for name in names)
-
-
 @dataclasses.dataclass(frozen=True)
 class GivenOptions:
     """The options that were set explicitly, as typed values by name.
@@ -192,7 +167,6 @@ class GivenOptions:
         if names_data("validation", self.command_line):
             skip |= {row.name for row in TABLE.values() if row.belongs_to in ("data", "sources")}
         config = read_config(str(saved), self.parser, skip)
-        check_exclusive(config)
         return dataclasses.replace(self, config=defaults | config)
 
     def build(self, *kinds: type) -> tuple:
@@ -230,10 +204,9 @@ def read_options(
     parser = ArgumentParser(kinds)
     command_line = parser.parse_all(argv)
     named = command_line.pop("config", None)
-    check_exclusive(command_line)
+    check_level(command_line)
     path = named or default_config
     config = read_config(str(path), parser) if path else {}
-    check_exclusive(config)
     return GivenOptions(parser, kinds, command_line, config, bool(named))
 
 
@@ -256,6 +229,9 @@ def read_config(path: str, parser: ArgumentParser, skip: Container[str] = ()) ->
 
     Args:
         skip: names to skip; others that the parser does not know are an error.
+
+    Raises:
+        UserError: an unknown name, a value of the wrong type, options that contradict each other.
     """
     values: dict[str, Any] = {}
     seen = set()
@@ -277,4 +253,8 @@ def read_config(path: str, parser: ArgumentParser, skip: Container[str] = ()) ->
             raise UserError(f"{place}: {error}") from None
         except (yaml.YAMLError, ValueError, RecursionError):
             raise UserError(f"{place}: the value of {name} cannot be read") from None
+    try:
+        check_level(values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return values

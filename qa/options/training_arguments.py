@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import TrainingArguments
+from transformers.utils import is_torch_bf16_gpu_available, is_torch_tf32_available
 
 from qa.options.option import require
 from qa.options.table import TABLE
@@ -12,7 +13,15 @@ from qa.options.training_fields import OurTrainingOptions
 
 @dataclass
 class TrainingOptions(OurTrainingOptions, TrainingArguments):
-    """Every field of ``TrainingArguments``, and our own."""
+    """Every field of ``TrainingArguments``, and our own. What needs a GPU may be set without one, and is then unused."""
+
+    def __post_init__(self):
+        usable = {"tf32": is_torch_tf32_available()}
+        usable |= dict.fromkeys(("bf16", "bf16_full_eval"), self.use_cpu or is_torch_bf16_gpu_available())
+        unused = {name: getattr(self, name) for name, is_usable in usable.items() if not is_usable}
+        vars(self).update(dict.fromkeys(unused))  # TrainingArguments would refuse them
+        super().__post_init__()
+        vars(self).update(unused)
 
     @property
     def folder(self) -> Path:
