@@ -11,7 +11,6 @@ from transformers.utils import is_torch_tf32_available
 from qa.options.levels import stated_precision
 from qa.options.training_arguments import TrainingOptions
 
-FULL_EVAL = ("fp16_full_eval", "bf16_full_eval")
 AUTOCAST = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}  # types of matrix products
 
 
@@ -42,7 +41,7 @@ def device_precision(args: TrainingOptions) -> str:
             print("tf32 is not used: this GPU does not support it")
         return precision
     asked = {precision: stated_precision(vars(args)) in ("fp16", "bf16")}
-    asked |= {name: bool(getattr(args, name)) for name in (*FULL_EVAL, "tf32")}
+    asked |= {name: bool(getattr(args, name)) for name in ("fp16_full_eval", "bf16_full_eval", "tf32")}
     if unused := [name for name, is_asked in asked.items() if is_asked]:
         reason = "use_cpu is set" if args.use_cpu else "no GPU found"
         needs = "needs" if len(unused) == 1 else "need"
@@ -54,7 +53,7 @@ def fit_to_device(args: TrainingOptions, precision: str) -> TrainingOptions:
     """Return the options that compute in ``precision`` on this device; without a GPU no memory is pinned."""
     args = dataclasses.replace(args, fp16=precision == "fp16", bf16=precision == "bf16")
     if args.device.type != "cuda":
-        return dataclasses.replace(args, dataloader_pin_memory=False, **dict.fromkeys(FULL_EVAL, False))
+        return dataclasses.replace(args, dataloader_pin_memory=False, fp16_full_eval=False, bf16_full_eval=False)
     overlapped = args.dataloader_pin_memory  # copies overlap with computation
     config = args.accelerator_config
     assert isinstance(config, AcceleratorConfig), "TrainingArguments has parsed it"

@@ -105,5 +105,5 @@ def test_flags_work_without_a_value(tmp_path, monkeypatch, rest):
 
 
 def test_a_flag_does_not_take_another_word_for_its_value():
-    with pytest.raises(UserError, match="version_2_with_negative: must be true or false, not 'train.json'"):
+    with pytest.raises(UserError, match=r"version_2_with_negative: must be true or false, not 'train\.json'"):
         parse_arguments((DataArguments,), ["--version_2_with_negative", "train.json"])
