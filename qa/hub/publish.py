@@ -20,6 +20,8 @@ from qa.hub.model_card import load_json, make_card, published_settings
 from qa.io import run_folder
 from qa.io.files import as_yaml
 from qa.io.run_folder import FINISHED, RUN, SETTINGS
+from qa.model.weight_files import check_weight_files
+from qa.options.arguments import ModelArguments
 from qa.runtime.console import warn
 from qa.runtime.errors import UserError, one_line
 
@@ -204,13 +206,14 @@ def check_model_folder(folder: Path) -> None:
     """Check that a folder contains a finished model.
 
     Raises:
-        UserError: a file is missing, or the weights are not in safetensors format.
+        UserError: a file is missing, or the weights are incomplete or not in safetensors format.
     """
     for name in (run_folder.CONFIG, run_folder.TOKENIZER, run_folder.SCORES, FINISHED):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: not the folder of a finished run: it has no {name}")
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder}: has no weights in safetensors format, which publishing requires")
+    check_weight_files(ModelArguments(str(folder)))
 
 
 def upload_contents(folder: Path, repository: str) -> dict[str, Path | bytes]:

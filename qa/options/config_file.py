@@ -33,7 +33,7 @@ def load_mapping(path: str) -> list[tuple[yaml.Node, yaml.Node]]:
         if "'\\t'" in str(getattr(error, "problem", "")):
             raise UserError(f"{place}: has a tab where YAML allows only spaces: replace it") from None
         raise UserError(f"{place}: not YAML: {getattr(error, 'problem', None) or one_line(error)}") from None
-    if root is None:
+    if root is None or (isinstance(root, yaml.ScalarNode) and not root.value):  # nothing but ---
         return []
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{path}: must hold lines of the form `option: value`")
