@@ -120,6 +120,7 @@ def test_the_command_for_a_pickle_converts_it(model):
     with pytest.raises(UserError) as error:
         check_weight_files(ModelArguments(str(model)))
     command = str(error.value).partition("convert it: python ")[2]
+    assert command, error.value
     subprocess.run(f"{sys.executable} {command}", shell=True, check=True)
     args = ModelArguments(str(model))
     loaded = load_model(args, load_config(args), training=False).state_dict()

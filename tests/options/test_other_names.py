@@ -26,6 +26,15 @@ def error_of(command: str, *argv) -> str:
     return str(error.value)
 
 
+def refusal(kinds, argv) -> str | None:
+    """Return the error of parsing a command line; None if it is accepted."""
+    try:
+        parse_arguments(kinds, argv)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.parametrize(
     ("command", "name", "called"),
     [
@@ -132,7 +141,9 @@ def test_files_of_options_that_are_not_read_say_why(tmp_path, name, content, mes
 def test_json_is_read_as_a_file_of_options(tmp_path, indent):
     values = {"learning_rate": 1e-5, "fp16": True, "train_file": ["a.json"], "max_steps": 3, "model_name_or_path": None}
     (tmp_path / "c.json").write_text(json.dumps(values, indent=indent))
-    model, data, args = parse_arguments(KINDS, ["--output_dir", "x", "--config", str(tmp_path / "c.json")])
+    argv = ["--output_dir", "x", "--config", str(tmp_path / "c.json")]
+    assert refusal(KINDS, argv) is None
+    model, data, args = parse_arguments(KINDS, argv)
     assert (args.learning_rate, args.fp16, args.max_steps) == (1e-5, True, 3)
     assert data.train_file == ["a.json"] and model.model_name_or_path is None
 
@@ -140,8 +151,9 @@ def test_json_is_read_as_a_file_of_options(tmp_path, indent):
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "\ufeff"])
 def test_an_empty_file_of_options_sets_nothing(tmp_path, text):
     (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
-    (data,) = parse_arguments((DataArguments,), ["--config", str(tmp_path / "c.yaml")])
-    assert data == DataArguments()
+    argv = ["--config", str(tmp_path / "c.yaml")]
+    assert refusal((DataArguments,), argv) is None
+    assert parse_arguments((DataArguments,), argv) == (DataArguments(),)
 
 
 @pytest.mark.parametrize("word", ["true", "True", "TRUE", "yes", "on", "1"])
