@@ -126,8 +126,9 @@ def check_compiler(args: TrainingOptions) -> None:
     if not args.torch_compile:
         return
     backend, mode = args.torch_compile_backend, args.torch_compile_mode
-    backends = torch.compiler.list_backends(exclude_tags=())
-    require(backend in backends, f"torch_compile_backend {backend}", f"is not one of {', '.join(backends)}")
+    known = backend in torch.compiler.list_backends(exclude_tags=())  # with those for debugging
+    rule = f"is not one of {', '.join(torch.compiler.list_backends())}"
+    require(known, f"torch_compile_backend {backend}", rule)
     if backend != "inductor":
         return
     modes = list(list_mode_options())
