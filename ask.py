@@ -21,6 +21,10 @@ if __name__ == "__main__":
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries load ends it without a traceback
 
+    from qa.runtime.packages import report_missing_packages
+
+    report_missing_packages()
+
     from qa.options.help import print_help_if_asked
 
     print_help_if_asked("ask", __doc__)  # before the libraries load
@@ -32,6 +36,7 @@ from qa.data.formats import read_text_file
 from qa.inference.answerer import QuestionAnswerer, pipeline
 from qa.inference.batch_file import answer_file, read_questions
 from qa.inference.terminal import ask_repeatedly, print_answers
+from qa.model.weight_files import check_weight_files
 from qa.options.arguments import AskArguments, DataArguments, ModelArguments
 from qa.options.combinations import check_ask_options
 from qa.options.parser import read_options
@@ -50,6 +55,7 @@ def main() -> None:
     model_args, _, ask = given.build()
     check_ask_options(model_args, ask)  # errors of the command line before those of saved settings
     model_args, data_args, ask = given.over(saved_settings(model_args)).build()
+    check_weight_files(model_args)
     context = read_text_file(ask.context_file) if ask.context_file else ask.context
     rows = list(read_questions(ask.input, context)) if ask.input else []
     if ask.input and not rows:

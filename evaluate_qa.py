@@ -17,6 +17,10 @@ if __name__ == "__main__":
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries load ends it without a traceback
 
+    from qa.runtime.packages import report_missing_packages
+
+    report_missing_packages()
+
     from qa.options.help import print_help_if_asked
 
     print_help_if_asked("evaluate_qa", __doc__)  # before the libraries load
@@ -36,10 +40,12 @@ from qa.evaluation.inputs import (
 from qa.evaluation.report import compare_with, difference_rows, write_report
 from qa.evaluation.results import count_rows, save_best_threshold, score_rows, write_evaluation
 from qa.evaluation.scores import gold_answers, score_predictions
-from qa.io.files import make_folder, write_json
+from qa.io.files import check_writable, make_folder, write_json
 from qa.io.run_folder import COMPARISON, PREDICTIONS
 from qa.model.device import uses_tf32
 from qa.model.loading import load_config
+from qa.model.tokenizer import load_tokenizer
+from qa.model.weight_files import check_weight_files
 from qa.options.arguments import DataArguments, EvaluationArguments, ModelArguments
 from qa.options.combinations import check_evaluation_options, default_evaluation_folder
 from qa.options.parser import read_options
@@ -49,6 +55,7 @@ from qa.runtime.console import table, warn
 from qa.runtime.errors import UserError
 from qa.runtime.process import allow_tf32, configure_process, run_command
 from qa.training.evaluate import evaluate_model, evaluate_predictions
+from qa.training.preflight import check_attention
 
 
 def main() -> None:
@@ -61,8 +68,14 @@ def main() -> None:
     given = given.over(saved, output_dir=default_evaluation_folder(model_args))
     model_args, data_args, args, eval_args = given.build()
     allow_tf32(uses_tf32(args))
+    check_writable("output_dir", args.output_dir)
+    if model_args.cache_dir:
+        check_writable("cache_dir", model_args.cache_dir)
+    tokenizer = None if eval_args.predictions else load_tokenizer(model_args)
     if model_args.model_name_or_path:
-        load_config(model_args)  # a wrong name fails before the data are read
+        check_attention(args, load_config(model_args))
+        if not eval_args.logits:
+            check_weight_files(model_args)
 
     settings = read_settings(saved)
     check_saved_file(settings, data_args.validation_file)
@@ -78,11 +91,11 @@ def main() -> None:
         other = score_predictions(predictions, references, unanswerable)
     output = make_folder(args.output_dir)
     warn_of_replaced_answers(output, split)
-    if eval_args.predictions:
+    if tokenizer is None:
         evaluation = evaluate_predictions(split, unanswerable, eval_args.predictions, eval_args.null_odds)
     else:
         files = eval_args.logits, eval_args.save_logits
-        evaluation = evaluate_model(model_args, data_args, args, split, unanswerable, *files)
+        evaluation = evaluate_model(model_args, data_args, args, tokenizer, split, unanswerable, *files)
 
     comparison = compare_with(evaluation, Path(eval_args.compare).resolve().name, other) if other else None
     write_evaluation(output, evaluation)

@@ -14,6 +14,10 @@ if __name__ == "__main__":
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries load ends it without a traceback
 
+    from qa.runtime.packages import report_missing_packages
+
+    report_missing_packages()
+
     from qa.options.arguments import REPOSITORY
     from qa.options.help import print_help_if_asked
 
@@ -24,7 +28,7 @@ from qa.data.demo import write_demo
 from qa.data.splits import describe_leak, has_unanswerable, read_splits
 from qa.data.windows import WindowSettings, check_lengths
 from qa.evaluation.data_report import inspect_split, print_reports, write_problems
-from qa.io.files import make_folder, write_json
+from qa.io.files import check_writable, make_folder, write_json
 from qa.io.run_folder import PROBLEMS, SUMMARY
 from qa.model.tokenizer import load_tokenizer
 from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
@@ -41,6 +45,9 @@ def main() -> None:
         default_config=REPOSITORY / "config.yaml",
         description=__doc__,
     )
+    check_writable("output_dir", args.output_dir)
+    if model_args.cache_dir:
+        check_writable("cache_dir", model_args.cache_dir)
     if data_args.demo_dir:
         write_demo(data_args.demo_dir)
     tokenizer = load_tokenizer(model_args)

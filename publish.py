@@ -14,6 +14,10 @@ if __name__ == "__main__":
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries load ends it without a traceback
 
+    from qa.runtime.packages import report_missing_packages
+
+    report_missing_packages()
+
     from qa.options.help import print_help_if_asked
 
     print_help_if_asked("publish", __doc__)  # before the libraries load
@@ -22,6 +26,7 @@ if __name__ == "__main__":
 from pathlib import Path
 
 from qa.hub import publish as hub
+from qa.io.nearest import did_you_mean
 from qa.options.arguments import PublishArguments
 from qa.options.parser import parse_arguments
 from qa.runtime.errors import UserError
@@ -34,7 +39,7 @@ def main() -> None:
         raise UserError("both are needed: --model_dir my_qa_model --hub_model_id USER/NAME")
     folder = Path(args.model_dir).expanduser()
     if not folder.is_dir():
-        raise UserError(f"model_dir {args.model_dir}: no such folder")
+        raise UserError(f"model_dir {args.model_dir}: no such folder{did_you_mean(folder)}")
     print(f"published: {hub.push(folder, hub.Target(args.hub_model_id, args.private, args.revision, args.tag))}")
 
 

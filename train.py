@@ -13,6 +13,10 @@ if __name__ == "__main__":
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries load ends it without a traceback
 
+    from qa.runtime.packages import report_missing_packages
+
+    report_missing_packages()
+
     from qa.options.arguments import REPOSITORY
     from qa.options.help import print_help_if_asked
 
@@ -27,15 +31,16 @@ from qa.hub import publish as hub
 from qa.model.device import device_precision, uses_tf32
 from qa.model.loading import load_config, position_limit
 from qa.model.tokenizer import check_fit, load_tokenizer
+from qa.model.weight_files import check_weight_files
 from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.distributed import on_main_process
 from qa.runtime.process import allow_tf32, configure_process, run_command
 from qa.training.planner import plan_run
+from qa.training.preflight import check_model_options, check_options
 from qa.training.prepare import prepare_splits
 from qa.training.resolved import ResolvedRun
-from qa.training.resume import check_output_folder
 from qa.training.run import locked_output_folder, run_training
 
 
@@ -47,11 +52,9 @@ def main() -> None:
         description=__doc__,
     )
     if not args.plan:
-        check_output_folder(args)
+        check_options(model_args, data_args, args)
     precision = device_precision(args)
     allow_tf32(uses_tf32(args))
-    if args.push_to_hub and not args.plan:
-        on_main_process(lambda: hub.check_target(hub.Target.from_args(args)))
     with args.main_process_first():
         if data_args.demo_dir and args.local_process_index == 0:
             write_demo(data_args.demo_dir)
@@ -59,6 +62,11 @@ def main() -> None:
     tokenizer, config = load_tokenizer(model_args), load_config(model_args)
     check_fit(tokenizer, config)
     check_lengths(WindowSettings.from_args(data_args), tokenizer, position_limit(config))
+    if not args.plan:
+        check_model_options(args, config)
+        check_weight_files(model_args)
+    if args.push_to_hub and not args.plan:
+        on_main_process(lambda: hub.check_target(hub.Target.from_args(args)))
     data = prepare_splits(tokenizer, model_args, data_args, args.seed)
     unanswerable = has_unanswerable(data_args, (part.split for part in data.values()))
     check_metric_name(args.metric_for_best_model, unanswerable)

@@ -50,8 +50,13 @@ def score_predictions(
     return Scores(totals, *arrays)
 
 
-def check_metric_name(name: str | None, has_unanswerable: bool) -> None:
-    """Raise UserError for a ``metric_for_best_model`` that evaluation does not compute."""
-    known = ("f1", "exact" if has_unanswerable else "exact_match", "loss")
+def check_metric_name(name: str | None, has_unanswerable: bool | None) -> None:
+    """Raise UserError for a ``metric_for_best_model`` that evaluation does not compute.
+
+    Args:
+        has_unanswerable: whether the metric is that of SQuAD 2.0; None if the data, not yet read, decide it.
+    """
+    exact = {True: ("exact",), False: ("exact_match",), None: ("exact_match", "exact")}[has_unanswerable]
+    known = ("f1", *exact, "loss")
     if name and name.removeprefix("eval_") not in known:
         raise UserError(f"metric_for_best_model {name} is not computed: choose one of {', '.join(known)}")

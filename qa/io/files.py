@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from qa.io.nearest import did_you_mean
 from qa.io.run_folder import reject_in_checkpoint
 from qa.runtime.errors import UserError
 
@@ -43,10 +44,24 @@ def set_default_modes(folder: Path) -> None:
             path.chmod(mode)
 
 
+def check_writable(option: str, path: str) -> None:
+    """Raise UserError unless the folder ``path`` can be written to, or created; nothing is created."""
+    folder = Path(path).expanduser().absolute()
+    try:
+        nearest = next(each for each in (folder, *folder.parents) if each.exists())
+    except OSError as error:
+        raise UserError(f"{option} {path}: cannot be used: {error.strerror}") from None
+    if not nearest.is_dir():
+        raise UserError(f"{option} {path}: {nearest} is a file: give another folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {path}: {nearest} is not writable: give another folder")
+
+
 def require_file(path: str) -> None:
     """Raise UserError unless ``path`` is a file."""
     if not Path(path).is_file():
-        raise UserError(f"{path}: {'is a folder, not a file' if Path(path).is_dir() else 'no such file'}")
+        is_folder = Path(path).is_dir()
+        raise UserError(f"{path}: {'is a folder, not a file' if is_folder else 'no such file' + did_you_mean(path)}")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 
 import torch
 from transformers.trainer_pt_utils import AcceleratorConfig
+from transformers.utils import is_torch_tf32_available
 
+from qa.options.levels import stated_precision
 from qa.options.training_arguments import TrainingOptions
-from qa.runtime.errors import UserError
 
 AUTOCAST = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}  # types of matrix products
 
@@ -19,13 +20,7 @@ def wanted_precision(args: TrainingOptions, bf16_supported: bool) -> str:
     Raises:
         UserError: ``precision`` and ``fp16`` or ``bf16`` contradict each other.
     """
-    flag = "fp16" if args.fp16 else "bf16" if args.bf16 else None
-    asked = args.precision
-    if flag and asked not in ("auto", flag):
-        raise UserError(f"precision {asked} and {flag}: true are mutually exclusive: give one of them")
-    if asked != "auto":
-        return asked
-    return flag or ("bf16" if bf16_supported else "fp16")
+    return stated_precision(vars(args)) or ("bf16" if bf16_supported else "fp16")
 
 
 def bf16_supported() -> bool:
@@ -42,9 +37,15 @@ def device_precision(args: TrainingOptions) -> str:
     """Return the precision on this device: the wanted one on a GPU, else fp32, with a note if another was asked for."""
     precision = wanted_precision(args, bf16_supported())
     if args.device.type == "cuda":
+        if args.tf32 and not is_torch_tf32_available():
+            print("tf32 is not used: this GPU does not support it")
         return precision
-    if args.fp16 or args.precision in ("fp16", "bf16"):
-        print(f"no GPU found: computing in fp32 on the CPU ({precision} needs a GPU)")
+    asked = {precision: stated_precision(vars(args)) in ("fp16", "bf16")}
+    asked |= {name: bool(getattr(args, name)) for name in ("fp16_full_eval", "bf16_full_eval", "tf32")}
+    if unused := [name for name, is_asked in asked.items() if is_asked]:
+        reason = "use_cpu is set" if args.use_cpu else "no GPU found"
+        needs = "needs" if len(unused) == 1 else "need"
+        print(f"{reason}: computing in fp32 on the CPU ({' and '.join(unused)} {needs} a GPU)")
     return "fp32"
 
 
@@ -52,7 +53,7 @@ def fit_to_device(args: TrainingOptions, precision: str) -> TrainingOptions:
     """Return the options that compute in ``precision`` on this device; without a GPU no memory is pinned."""
     args = dataclasses.replace(args, fp16=precision == "fp16", bf16=precision == "bf16")
     if args.device.type != "cuda":
-        return dataclasses.replace(args, dataloader_pin_memory=False)
+        return dataclasses.replace(args, dataloader_pin_memory=False, fp16_full_eval=False, bf16_full_eval=False)
     overlapped = args.dataloader_pin_memory  # copies overlap with computation
     config = args.accelerator_config
     assert isinstance(config, AcceleratorConfig), "TrainingArguments has parsed it"

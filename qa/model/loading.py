@@ -2,11 +2,14 @@
 
 import contextlib
 import functools
+import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from safetensors import SafetensorError
 from transformers import AutoConfig, PretrainedConfig
 
+from qa.io.nearest import did_you_mean, nearest_path
 from qa.io.run_folder import CONFIG
 from qa.options.arguments import ModelArguments
 from qa.runtime.errors import UserError, one_line
@@ -25,14 +28,42 @@ def loading_error(what: str, name: str, error: BaseException) -> UserError:
             return UserError(
                 f"{what} {name} cannot be loaded: the folder has no config.json, so it is not a model folder"
             )
-        reason = one_line(error)
+        reason = missing_converter(error) or one_line(error)
         if isinstance(error, SafetensorError):
             reason = f"its weights are incomplete or corrupt ({reason}): copy or download them again"
         return UserError(f"{what} {name} cannot be loaded: {reason}")
+    if converter := missing_converter(error):
+        return UserError(f"{what} {name} cannot be loaded: {converter}")
+    if nearest := nearest_path(name):
+        return UserError(
+            f"{name}: no such folder: did you mean {nearest}? As a name on the Hub it could not be loaded either:"
+            f" {one_line(error)}"
+        )
     return UserError(
         f"{what} {name} could not be loaded: {one_line(error)} Check the name (there is no such folder) and the"
         " network, log in with `hf auth login`, give a local folder, or try --config configs/demo.yaml"
     )
+
+
+def missing_converter(error: BaseException) -> str | None:
+    """Return which packages to install for a tokenizer of an old format; None if something else is wrong.
+
+    transformers names only the last that it tried, which need not be the one that reads the file.
+    """
+    if not re.search("sentencepiece|tiktoken|protobuf", str(error), re.IGNORECASE):
+        return None
+    missing = [name for name in ("sentencepiece", "google.protobuf", "tiktoken") if not is_installed(name)]
+    if not missing:
+        return None
+    packages = " ".join(missing).replace("google.", "")
+    return f"it has no tokenizer.json, and reading its vocabulary needs more packages: pip install {packages}"
+
+
+def is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that would contain it
+        return False
 
 
 @contextlib.contextmanager
@@ -51,12 +82,16 @@ def announce(name: str) -> None:
     """Print that a model is looked up on the Hub, which can take a minute without a network.
 
     Raises:
-        UserError: the name is a path, but there is no such folder.
+        UserError: the name is that of a file, or a path where there is no folder.
     """
-    if not Path(name).expanduser().exists():
+    path = Path(name).expanduser()
+    if path.is_file():
+        raise UserError(f"{name} is a file: give the folder of the model")
+    if not path.exists():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise UserError(f"{name}: no such folder")
-        print(f"looking for {name} on the Hub")
+            raise UserError(f"{name}: no such folder{did_you_mean(name)}")
+        hint = f" (there is no such folder{did_you_mean(name)})" if nearest_path(name) else ""
+        print(f"looking for {name} on the Hub{hint}")
 
 
 def hub_options(args: ModelArguments) -> dict:

@@ -78,17 +78,27 @@ def use_padding_mask(model: PreTrainedModel) -> None:
         model.set_attn_implementation(PADDED_SDPA)
 
 
+def set_attention(model: PreTrainedModel, name: str | None) -> None:
+    """Set the kind of attention; None leaves the model's.
+
+    Raises:
+        UserError: the model does not support it.
+    """
+    if name is None:
+        return
+    try:
+        model.set_attn_implementation(name)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"attn_implementation {name}: {one_line(error)}") from None
+
+
 def prepare_model(model: PreTrainedModel, args: TrainingOptions) -> None:
     """Apply the options that change the model itself, before it is trained or evaluated.
 
     Raises:
         UserError: an ``attn_implementation`` that the model does not support.
     """
-    if args.attn_implementation:
-        try:
-            model.set_attn_implementation(args.attn_implementation)
-        except (ValueError, ImportError) as error:
-            raise UserError(f"attn_implementation {args.attn_implementation}: {one_line(error)}") from None
+    set_attention(model, args.attn_implementation)
     use_padding_mask(model)
     if args.fused_gelu:
         fuse_gelu(model)

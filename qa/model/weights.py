@@ -1,19 +1,16 @@
 """Load a model's weights, and reject corrupt or incomplete ones."""
 
 import inspect
-import json
 import re
-from pathlib import Path
 
 import torch
 from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME
 from transformers.utils import logging as transformers_logging
 
 from qa.io.run_folder import SETTINGS
 from qa.model.loading import hub_options, load_config, loading
+from qa.model.weight_files import check_weight_files
 from qa.options.arguments import ModelArguments
-from qa.options.saved import find_file
 from qa.runtime.errors import UserError
 
 LAYER = re.compile(r"\.\d+\.")  # in the name of a weight of a layer
@@ -60,7 +57,7 @@ def read_weights(args: ModelArguments, config: PretrainedConfig) -> tuple[PreTra
         The model in fp32, the names of weights that its files lack, which are random, and of those it does not use.
         Neither contains weights that are tied to others, or that transformers ignores for this architecture.
     """
-    reject_pickles(args)
+    check_weight_files(args)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # missing weights are reported by the callers
     try:
@@ -137,18 +134,3 @@ def takes_token_types(model: PreTrainedModel) -> bool:
     """Return whether the model uses token types to tell question from context; some tokenizers do not return them."""
     accepts = "token_type_ids" in inspect.signature(model.forward).parameters
     return accepts and getattr(model.config, "type_vocab_size", 2) >= 2
-
-
-def reject_pickles(args: ModelArguments) -> None:
-    """Check that the weights are not pickled: reading a pickle can run code.
-
-    Raises:
-        UserError: there are only pickled weights, or the index of the shards lists some.
-    """
-    name, advice = args.model_name_or_path, "which could run code here; use a model with safetensors weights"
-    if index := find_file(args, SAFE_WEIGHTS_INDEX_NAME):
-        for shard in json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values():
-            if not str(shard).endswith(".safetensors"):
-                raise UserError(f"model {name}: {shard!r:.80} is a pickle, {advice}")
-    elif not find_file(args, SAFE_WEIGHTS_NAME) and find_file(args, WEIGHTS_NAME):
-        raise UserError(f"model {name} has only pickled weights ({WEIGHTS_NAME}), {advice}")

@@ -5,15 +5,24 @@ from pathlib import Path
 
 import yaml
 
+from qa.io.nearest import did_you_mean
 from qa.runtime.errors import UserError, one_line
 
 
 def load_mapping(path: str) -> list[tuple[yaml.Node, yaml.Node]]:
     """Return the names and values of a YAML file as nodes, whose values are still text. Raises UserError."""
     try:
-        root = yaml.compose(Path(path).read_bytes(), Loader=yaml.BaseLoader)  # UTF-8, or UTF-16 with a BOM
+        content = Path(path).read_bytes()
+        if path.endswith(".json"):
+            content = content.replace(b"\t", b" ")  # YAML includes JSON but for its tabs
+        root = yaml.compose(content, Loader=yaml.BaseLoader)  # UTF-8, or UTF-16 with a BOM
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file (--config names a YAML file such as config.yaml)") from None
+        hint = did_you_mean(path) or " (--config names a YAML file such as config.yaml)"
+        raise UserError(f"{path}: no such file{hint}") from None
+    except IsADirectoryError:
+        inside = next(Path(path).glob("settings.yaml"), None)
+        hint = f": did you mean {inside}?" if inside else ": --config names a YAML file"
+        raise UserError(f"{path} is a folder{hint}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
     except yaml.reader.ReaderError as error:
@@ -21,8 +30,10 @@ def load_mapping(path: str) -> list[tuple[yaml.Node, yaml.Node]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}, line {mark.line + 1}" if mark else path
+        if "'\\t'" in str(getattr(error, "problem", "")):
+            raise UserError(f"{place}: has a tab where YAML allows only spaces: replace it") from None
         raise UserError(f"{place}: not YAML: {getattr(error, 'problem', None) or one_line(error)}") from None
-    if root is None:
+    if root is None or (isinstance(root, yaml.ScalarNode) and not root.value):  # nothing but ---
         return []
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{path}: must hold lines of the form `option: value`")

@@ -7,10 +7,9 @@ Each value of the file is rendered into command-line arguments and parsed like t
 import argparse
 import dataclasses
 import difflib
-import os
 import re
 import sys
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Container, Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
@@ -19,30 +18,15 @@ import yaml
 
 from qa.options.config_file import load_mapping, render
 from qa.options.help import HELP_FLAGS, print_all_options
+from qa.options.levels import check_level, merge, names_data
 from qa.options.option import value_type
+from qa.options.other_names import explain_name
 from qa.options.table import TABLE, TRAINING, find_option
 from qa.options.training_fields import OurTrainingOptions
+from qa.options.values import boolean, check_json, value_parser
 from qa.runtime.errors import UserError, one_line
 
-FREE_TEXT = ("question", "context")  # all other text options may be paths
-
-
-def boolean(text: str) -> bool:
-    """Return the boolean that a word stands for. Raises ArgumentTypeError for other words."""
-    if text.lower() in ("yes", "true", "t", "y", "1"):
-        return True
-    if text.lower() in ("no", "false", "f", "n", "0"):
-        return False
-    raise argparse.ArgumentTypeError(f"must be true or false, not {text!r}")
-
-
-def expand_home(text: str) -> str:
-    """Return a value with its leading ``~/`` replaced: no shell does so in a file, or after ``--option=``."""
-    return os.path.expanduser(text) if text.startswith("~/") else text
-
-
-def value_parser(name: str, kind: type) -> Callable[[str], Any]:
-    return expand_home if kind is str and name not in FREE_TEXT else kind
+DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"  # hyphens, and what word processors make of them
 
 
 class StoreOnce(argparse.Action):
@@ -84,9 +68,7 @@ class ArgumentParser(argparse.ArgumentParser):
         elif isinstance(kind, type) and issubclass(kind, Enum):
             known["choices"] = [each.value for each in kind]
         elif kind is bool:
-            known["type"] = boolean
-            if item.default is not None:
-                known |= {"nargs": "?", "const": True}
+            known |= {"type": boolean, "nargs": "?", "const": True}
         else:
             known["type"] = value_parser(item.name, kind)
         self.add_argument(*spellings(item.name), **known)
@@ -96,16 +78,24 @@ class ArgumentParser(argparse.ArgumentParser):
             )
 
     def error(self, message: str):
-        raise UserError(re.sub(r"^argument --(\w+)(/\S+)?: ", r"\1: ", message))
+        message = re.sub(r"^argument --(\w+)(/\S+)?: ", r"\1: ", message)
+        if choice := re.fullmatch(r"(.*invalid choice: '(.*)') \(choose from (.*)\)", message):
+            nearest = difflib.get_close_matches(choice[2], re.findall(r"[^', ]+", choice[3]), n=1)
+            message = f"{choice[1]}: did you mean {nearest[0]}?" if nearest else message
+        raise UserError(message)
 
     def unknown(self, name: str) -> str:
         """Return the error message for an unknown option."""
-        written, name = name, name.replace("-", "_")
+        written, name = name, name.lstrip(DASHES).replace("-", "_")
         if written != name in self.names:
             return f"unknown option {written}: write {name}"
         if instead := find_option(name).instead:
             return f"{name} {instead}"
-        nearest = difflib.get_close_matches(name, sorted(self.names), n=1)
+        if explanation := explain_name(name, self.names | {"config"}):
+            return f"{name} {explanation}"
+        allowed = sorted(each for each in self.names - self.refused if not find_option(each).refused)
+        starting = [each for each in allowed if each.startswith(name)]
+        nearest = difflib.get_close_matches(name, allowed, n=1) or (starting if len(starting) == 1 else [])
         hint = f"did you mean {nearest[0]}?" if nearest else "--help_all lists the options"
         return f"unknown option {name}: {hint}"
 
@@ -123,40 +113,27 @@ class ArgumentParser(argparse.ArgumentParser):
         for name in values:
             if name in self.refused:
                 raise UserError(self.unknown(name))
-        if rest and rest[0].startswith("--"):
-            raise UserError(self.unknown(rest[0][2:].split("=")[0]))
         if rest:
-            hint = f": did you mean --config {rest[0]}?" if rest[0].endswith((".yaml", ".yml")) else ""
-            raise UserError(f"unexpected {rest[0]!r}{hint}")
+            raise UserError(self.unexpected(rest[0]))
         return values
+
+    def unexpected(self, word: str) -> str:
+        """Return the error message for a word that is neither an option nor a value of one."""
+        name, equals, _ = word.lstrip(DASHES).partition("=")
+        if word.startswith("--"):
+            return self.unknown(name)
+        if word.startswith(tuple(DASHES)) and name.replace("-", "_") in self.names:
+            return f"unexpected {word.partition('=')[0]!r}: write --{name}, with two hyphens"
+        if word.startswith(tuple(DASHES)):
+            return self.unknown(name)
+        if equals and name in self.names:
+            return f"unexpected {name + '=...'!r}: write --{name}=..."
+        hint = f": did you mean --config {word}?" if word.endswith((".yaml", ".yml")) else ""
+        return f"unexpected {word!r}{hint}"
 
 
 def spellings(name: str) -> list[str]:
     return list(dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]))
-
-
-def exclusive_pairs() -> list[tuple[str, str]]:
-    return [(row.name, other) for row in TABLE.values() for other in row.excludes]
-
-
-def check_exclusive(values: Iterable[str]) -> None:
-    """Raise UserError if two mutually exclusive options are set on one level."""
-    for one, other in exclusive_pairs():
-        if one in values and other in values:
-            raise UserError(f"{one} and {other} are mutually exclusive: give one of them")
-
-
-def merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
-    """Merge two levels: ``upper`` overrides options of the same name, and drops those that it excludes."""
-    replaced = {other for pair in exclusive_pairs() for one, other in (pair, pair[::-1]) if one in upper}
-    if names_data("train", upper):
-        replaced |= {row.name for row in TABLE.values() if row.belongs_to == "sources"}
-    return {name: value for name, value in lower.items() if name not in replaced} | upper
-
-
-def names_data(split: str, names: Iterable[str]) -> bool:
-    """Return whether one of the options specifies the data of a split."""
-    return any(split in find_option(name).provides for name in names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,16 +169,19 @@ class GivenOptions:
         if names_data("validation", self.command_line):
             skip |= {row.name for row in TABLE.values() if row.belongs_to in ("data", "sources")}
         config = read_config(str(saved), self.parser, skip)
-        check_exclusive(config)
         return dataclasses.replace(self, config=defaults | config)
 
     def build(self, *kinds: type) -> tuple:
         """Return the dataclasses, or only those of ``kinds``. Raises UserError for invalid values."""
         values, built = merge(self.config, self.command_line), []
+        for name, value in values.items():
+            check_json(name, value)
         try:
             for kind in kinds or self.kinds:
                 names = {item.name for item in dataclasses.fields(kind) if item.init}
                 built.append(kind(**{name: value for name, value in values.items() if name in names}))
+        except OSError as error:  # a file that an option names, such as that of accelerator_config
+            raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
         except (ValueError, TypeError, ImportError) as error:
             raise UserError(one_line(error)) from None
         for arguments in built:
@@ -230,10 +210,9 @@ def read_options(
     parser = ArgumentParser(kinds)
     command_line = parser.parse_all(argv)
     named = command_line.pop("config", None)
-    check_exclusive(command_line)
+    check_level(command_line)
     path = named or default_config
     config = read_config(str(path), parser) if path else {}
-    check_exclusive(config)
     return GivenOptions(parser, kinds, command_line, config, bool(named))
 
 
@@ -256,6 +235,9 @@ def read_config(path: str, parser: ArgumentParser, skip: Container[str] = ()) ->
 
     Args:
         skip: names to skip; others that the parser does not know are an error.
+
+    Raises:
+        UserError: an unknown name, a value of the wrong type, options that contradict each other.
     """
     values: dict[str, Any] = {}
     seen = set()
@@ -277,4 +259,8 @@ def read_config(path: str, parser: ArgumentParser, skip: Container[str] = ()) ->
             raise UserError(f"{place}: {error}") from None
         except (yaml.YAMLError, ValueError, RecursionError):
             raise UserError(f"{place}: the value of {name} cannot be read") from None
+    try:
+        check_level(values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return values

@@ -27,11 +27,10 @@ OLD_NAMES = (
     Option("per_gpu_eval_batch_size", instead="is called per_device_eval_batch_size now"),
     Option("do_lower_case", instead="belongs to the tokenizer: choose an uncased or a cased checkpoint"),
     Option("test_file", instead="is called validation_file here"),
-    Option("max_length", instead="is called max_seq_length here"),
-    Option("lr", instead="is called learning_rate"),
-    Option("epochs", instead="is called num_train_epochs"),
-    Option("batch_size", instead="is called per_device_train_batch_size"),
-    Option("use_auth_token", instead="is not needed: log in once with `hf auth login`"),
+    *(
+        Option(name, instead="is not needed: log in once with `hf auth login`", private=True)
+        for name in ("use_auth_token", "token", "hf_token", "auth_token", "access_token", "huggingface_token")
+    ),
     Option(
         "hub_token",
         instead="is not needed, and does not belong in a file: log in once with `hf auth login`",

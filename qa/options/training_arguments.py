@@ -1,9 +1,11 @@
 """``TrainingArguments`` with our options: the only module here that needs torch and transformers."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from transformers import TrainingArguments
+from transformers.utils import is_torch_bf16_gpu_available, is_torch_tf32_available
 
 from qa.options.option import require
 from qa.options.table import TABLE
@@ -12,7 +14,17 @@ from qa.options.training_fields import OurTrainingOptions
 
 @dataclass
 class TrainingOptions(OurTrainingOptions, TrainingArguments):
-    """Every field of ``TrainingArguments``, and our own."""
+    """Every field of ``TrainingArguments``, and our own; without a GPU, what needs one may be set and is unused."""
+
+    def __post_init__(self):
+        rule = "needs a package that is not installed: pip install deepspeed"
+        require(not self.deepspeed or find_spec("deepspeed") is not None, "deepspeed", rule)
+        usable = {"tf32": is_torch_tf32_available()}
+        usable |= dict.fromkeys(("bf16", "bf16_full_eval"), self.use_cpu or is_torch_bf16_gpu_available())
+        unused = {name: getattr(self, name) for name, is_usable in usable.items() if not is_usable}
+        vars(self).update(dict.fromkeys(unused))  # TrainingArguments would refuse them
+        super().__post_init__()
+        vars(self).update(unused)
 
     @property
     def folder(self) -> Path:

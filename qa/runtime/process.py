@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from qa.runtime.console import process_rank, warn
 from qa.runtime.errors import UserError
+from qa.runtime.packages import missing_packages_as_errors
 
 REPORT_DELAY = 5  # seconds that other processes wait for the main one to report the same error
 
@@ -61,7 +62,8 @@ def run_command(main: Callable[[], None]) -> None:
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        main()
+        with missing_packages_as_errors():
+            main()
     except UserError as error:
         if process_rank():  # the main process reports an error of all of them; then the launcher ends this one
             time.sleep(REPORT_DELAY)

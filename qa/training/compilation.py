@@ -23,16 +23,21 @@ def repeated_blocks(module: nn.Module) -> Iterator[nn.Module]:
             yield from repeated_blocks(child)
 
 
+def check_cuda_graphs(args: TrainingOptions) -> None:
+    """Raise UserError for CUDA graphs with accumulated gradients, which the next batch's graph would overwrite."""
+    if args.torch_compile_mode in CUDA_GRAPHS and args.gradient_accumulation_steps > 1:
+        raise UserError(f"torch_compile_mode {args.torch_compile_mode} needs gradient_accumulation_steps: 1")
+
+
 def compile_blocks(model: nn.Module, args: TrainingOptions) -> None:
     """Compile each layer instead of the model: they share one graph, so compiling takes a fraction of the time.
 
     There is one graph for each length of a batch, since one for all lengths is slower.
 
     Raises:
-        UserError: CUDA graphs with accumulated gradients, which the next batch's graph would overwrite.
+        UserError: as ``check_cuda_graphs``.
     """
-    if args.torch_compile_mode in CUDA_GRAPHS and args.gradient_accumulation_steps > 1:
-        raise UserError(f"torch_compile_mode {args.torch_compile_mode} needs gradient_accumulation_steps: 1")
+    check_cuda_graphs(args)
     for block in [*repeated_blocks(model)] or [model]:
         block.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode, dynamic=False)
 

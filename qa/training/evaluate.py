@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
+from transformers import PreTrainedTokenizerFast
 
 from qa.data.examples import Split
 from qa.data.window_cache import load_windows
@@ -14,7 +15,7 @@ from qa.evaluation.inputs import read_logits, read_null_odds, read_predictions
 from qa.evaluation.scores import gold_answers, score_predictions
 from qa.model.device import device_precision
 from qa.model.loading import load_config, position_limit
-from qa.model.tokenizer import check_fit, load_tokenizer
+from qa.model.tokenizer import check_fit
 from qa.model.weights import load_model
 from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.training_arguments import TrainingOptions
@@ -47,13 +48,13 @@ def evaluate_model(
     model_args: ModelArguments,
     data_args: DataArguments,
     args: TrainingOptions,
+    tokenizer: PreTrainedTokenizerFast,
     split: Split,
     has_unanswerable: bool,
     logits: str | None,
     save_logits: str | None,
 ) -> Evaluation:
     """Answer the questions with a model, or from the file ``logits`` of an earlier run, and score the answers."""
-    tokenizer = load_tokenizer(model_args)
     check_lengths(WindowSettings.from_args(data_args), tokenizer, None)
     windows = load_windows(split.examples, tokenizer, data_args, model_args.cache_dir, "validation")
     evaluator = Evaluator(split.examples, WindowArrays.from_dataset(windows), data_args, has_unanswerable)

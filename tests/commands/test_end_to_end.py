@@ -304,8 +304,8 @@ def test_wrong_offsets_stop_training(tiny_data, tiny_model, tmp_path, monkeypatc
     ("argv", "message"),
     [
         (("--metric_for_best_model", "F1"), "metric_for_best_model F1 is not computed: choose one of f1"),
-        (("--report_to", "wandb"), "training cannot start: "),
-        (("--optim", "adamw_bnb_8bit"), "training cannot start: "),
+        (("--report_to", "wandb"), "report_to wandb needs a package that is not installed: pip install wandb"),
+        (("--optim", "adamw_bnb_8bit"), "optim adamw_bnb_8bit: You need to install `bitsandbytes`"),
         (("--resume_from_checkpoint", "last"), "no checkpoint to resume from"),
     ],
 )

@@ -45,6 +45,7 @@ class Repository:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)  # commit to path to content, oldest first
     refs: dict[str, str] = field(default_factory=dict)  # branch or tag to commit
     tags: set[str] = field(default_factory=set)
+    pull_requests: dict[int, str] = field(default_factory=dict)  # number to author; its files are in refs/pr/NUMBER
 
     def commit(self, branch: str, files: dict[str, bytes]) -> str:
         digest = hashlib.sha1(repr([len(self.commits), sorted(files)]).encode()).hexdigest()
@@ -324,6 +325,16 @@ class Handler(BaseHTTPRequestHandler):
             more = {"private": repository.private, "siblings": siblings, "tags": [], "downloads": 0, "likes": 0}
             self.reply(200, {"_id": "1", "id": name, "modelId": name, "sha": commit} | more)
 
+    def discussions(self, _: bytes, name: str) -> None:
+        if repository := self.repository(name):
+            more = {"createdAt": "2026-01-01T00:00:00.000Z", "status": "open", "isPullRequest": True}
+            rows = [
+                {"num": number, "title": "a change", "author": {"name": author}} | more
+                for number, author in repository.pull_requests.items()
+            ]
+            repo = {"repo": {"name": name, "type": "model"}}
+            self.reply(200, {"discussions": [row | repo for row in rows], "count": len(rows), "start": 0})
+
     def tree(self, _: bytes, name: str, revision: str, folder: str = "") -> None:
         if repository := self.repository(name):
             rows = []
@@ -369,6 +380,7 @@ ROUTES = (
     ("POST", rf"/api/models/{REPO}/commit/([^/]+)", Handler.commit),
     ("GET", rf"/api/models/{REPO}", Handler.info),
     ("GET", rf"/api/models/{REPO}/revision/([^/]+)", Handler.info),
+    ("GET", rf"/api/models/{REPO}/discussions", Handler.discussions),
     ("GET", rf"/api/models/{REPO}/tree/([^/]+)(.*)", Handler.tree),
     ("GET", rf"/{REPO}/resolve/([^/]+)/(.+)", Handler.resolve),
 )

@@ -211,7 +211,7 @@ def test_pickles_are_never_loaded(tmp_path, model_folder, weights, monkeypatch):
         if not safe:
             with pytest.raises(UserError) as error:
                 load_model(ModelArguments(str(folder)), load_config(ModelArguments(str(folder))), training=True)
-            assert "torch.load" not in str(error.value), names
+            assert "torch.load was called" not in str(error.value), names
         assert not ran.exists(), names
         shutil.rmtree(folder)
     pickle.loads(pickled)["albert.embeddings.word_embeddings.weight"].close()
