@@ -8,11 +8,17 @@ from transformers import TrainingArguments
 from qa.options.option import require
 from qa.options.table import TABLE
 from qa.options.training_fields import OurTrainingOptions
+from qa.runtime.console import on_terminal
 
 
 @dataclass
 class TrainingOptions(OurTrainingOptions, TrainingArguments):
     """Every field of ``TrainingArguments``, and our own."""
+
+    def __post_init__(self):
+        if self.disable_tqdm is None and not on_terminal():
+            self.disable_tqdm = True
+        super().__post_init__()
 
     @property
     def folder(self) -> Path:
@@ -37,6 +43,7 @@ def check_training(args: TrainingOptions) -> None:
         require(getattr(args, name) >= 1, name, f"must be at least 1, not {getattr(args, name)}")
     for name in ("seed", "dataloader_num_workers"):
         require(getattr(args, name) >= 0, name, "must not be negative")
+    require(args.max_steps != 0, "max_steps", "must be at least 1, or left out to train num_train_epochs")
     require(is_memory(args.gpu_memory_gb), "gpu_memory_gb", "must be auto or a number above 1")
     require(args.dropout is None or 0 <= args.dropout < 1, "dropout", "must be at least 0 and below 1")
     require(bool(args.output_dir), "output_dir", "must not be empty")
