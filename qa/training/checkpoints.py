@@ -206,12 +206,12 @@ def check_space(folder: Path, parameters: int, kept: int) -> bool:
         return False
     if not kept:
         raise UserError(
-            f"{folder}: {model / 2**30:.2f} GiB are needed for the model; {free / 2**30:.2f} GiB are free. Free some, or"
-            " give an --output_dir on another disk"
+            f"{folder}: {model / 2**30:.2f} GiB are needed for the model; {free / 2**30:.2f} GiB are free. Free some,"
+            " or give an --output_dir on another disk"
         )
     raise UserError(
-        f"{folder}: {needed / 2**30:.2f} GiB are needed for {count(kept, 'checkpoint')} of {checkpoint / 2**30:.2f} GiB,"
-        f" one for recovery and one being written; {free / 2**30:.2f} GiB are free. Free some, lower save_total_limit,"
-        " give an --output_dir on another disk, or train without checkpoints: --save_strategy no"
+        f"{folder}: {needed / 2**30:.2f} GiB are needed for {count(kept, 'checkpoint')} of {checkpoint / 2**30:.2f}"
+        f" GiB, one for recovery and one being written; {free / 2**30:.2f} GiB are free. Free some, lower"
+        " save_total_limit, give an --output_dir on another disk, or train without checkpoints: --save_strategy no"
         " --load_best_model_at_end false"
     )

@@ -1,4 +1,4 @@
-"""One run in one folder: whether it may be there, the checkpoint it resumes from, and the settings it must agree with."""
+"""One run in one folder: whether it may start there, what it resumes from, and the settings it must agree with."""
 
 import math
 import shutil
