@@ -36,8 +36,8 @@ def detect_divergence(history: list[dict], warmup: int, steps: int, uniform: flo
     recent = [value for step, value in logged if step > max(warmup, last - patience)]
     if last - warmup >= patience and np.mean(recent) > UNIFORM * uniform:
         return (
-            f"{count(last - warmup, 'step')} after the warm-up the loss is {np.mean(recent):.2f}, no better than a uniform"
-            f" guess ({uniform:.2f})"
+            f"{count(last - warmup, 'step')} after the warm-up the loss is {np.mean(recent):.2f}, no better than a"
+            f" uniform guess ({uniform:.2f})"
         )
     return None
 

@@ -123,8 +123,9 @@ class ProgressCallback(TrainerCallback):
         self.evaluations = evaluation_steps(args, state, epoch_steps)
         self.unmeasured, self.printed = FIRST_STEPS, time.monotonic()
         if self.bars and state.is_world_process_zero:
-            options = {"total": state.max_steps, "initial": state.global_step}
-            self.training = tqdm(desc="training", bar_format=BAR, dynamic_ncols=True, **options)
+            self.training = tqdm(
+                desc="training", total=state.max_steps, initial=state.global_step, bar_format=BAR, dynamic_ncols=True
+            )
 
     def on_step_end(self, args, state, control, **kwargs):
         now, before = time.monotonic(), self.stepped
@@ -170,13 +171,13 @@ class ProgressCallback(TrainerCallback):
         self.batches += 1
         if self.bars:
             if self.evaluation is None:
-                options = {"bar_format": BAR, "dynamic_ncols": True, "leave": False}
-                self.evaluation = tqdm(desc="evaluation", total=len(eval_dataloader), **options)
+                total = len(eval_dataloader)
+                self.evaluation = tqdm(desc="evaluation", total=total, bar_format=BAR, dynamic_ncols=True, leave=False)
             self.evaluation.update()
         if self.is_line_due(time.monotonic()):
             print_line(f"evaluation: batch {self.batches:,} of {len(eval_dataloader):,}")
 
-    def on_predict(self, args, state, control, **kwargs):
+    def on_predict(self, args, state, control, metrics=None, **kwargs):
         self.batches = 0
         if self.evaluation is not None:
             self.evaluation.close()
