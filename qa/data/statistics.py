@@ -7,7 +7,7 @@ import numpy as np
 
 from qa.data.checks import Problem
 from qa.data.examples import CHOSEN, Split, count_problems
-from qa.runtime.console import count, wrap
+from qa.runtime.console import count
 from qa.runtime.errors import UserError
 
 
@@ -81,7 +81,7 @@ def describe(split: Split, windows: int, unreachable: dict[int, str], has_unansw
     if split.unanswerable:
         scored = " (scored as SQuAD 2.0)" if has_unanswerable else ""
         parts.append(f"{split.unanswerable:,} unanswerable{scored}")
-    lines = [wrap(", ".join([*parts, count(windows, "window")]), 2)]
+    lines = [", ".join([*parts, count(windows, "window")])]
     for part in by_source(split, unreachable):
         counts = f"{part['read']:,} read, {part['dropped']:,} dropped, {count(part['examples'], 'example')}"
         lines.append(f"  {part['source']}: {counts}")
