@@ -192,7 +192,8 @@ def test_run_stopped_by_a_signal_resumes_to_the_same_result(
 def test_run_is_saved_when_its_terminal_is_closed(uninterrupted, tmp_path):
     import pty
 
-    argv = uninterrupted[1](tmp_path / "run", "--recovery_minutes", "0.001", "--num_train_epochs", "10000")
+    only_recovery = ("--save_strategy", "no", "--load_best_model_at_end", "false", "--recovery_minutes", "0.001")
+    argv = uninterrupted[1](tmp_path / "run", *only_recovery, "--num_train_epochs", "10000")
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(REPOSITORY)
