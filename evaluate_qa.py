@@ -103,7 +103,7 @@ def main() -> None:
         write_json(output / COMPARISON, comparison)
     report = write_report(output, evaluation, comparison, other)
     changes = difference_rows(comparison) if comparison else []
-    print(table([*score_rows(evaluation.metrics), *changes, *count_rows(evaluation), ("report", str(report))]))
+    print(table([*score_rows(evaluation.metrics), *changes, *count_rows(evaluation), ("report", report)]))
     if warning := detect_collapse(evaluation):
         warn(f"warning: {warning}")
     if eval_args.save_best_threshold:

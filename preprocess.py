@@ -34,6 +34,7 @@ from qa.model.tokenizer import load_tokenizer
 from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
 from qa.options.training_arguments import TrainingOptions
+from qa.runtime.console import count
 from qa.runtime.errors import UserError
 from qa.runtime.process import configure_process, run_command
 
@@ -75,7 +76,9 @@ def main() -> None:
     found = [f"{problem.place}: {problem.detail}" for each in problems.values() for problem in each]
     found += [leak[1]] if leak else []
     if data_args.strict and found:
-        raise UserError(f"{len(found):,} problems, and strict allows none: {output / PROBLEMS}; the first: {found[0]}")
+        raise UserError(
+            f"{count(len(found), 'problem')}, and strict allows none: {output / PROBLEMS}; the first: {found[0]}"
+        )
 
 
 if __name__ == "__main__":

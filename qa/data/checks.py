@@ -12,6 +12,7 @@ import warnings
 from dataclasses import dataclass
 
 from qa.data.formats import Unreadable, parse_json
+from qa.runtime.console import count
 
 UNITS = (("UTF-8 bytes", "utf-8", 1), ("UTF-16 units", "utf-16-le", 2))  # name, codec, bytes per unit
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd]")
@@ -167,7 +168,9 @@ def parse_answers(value) -> list[tuple[str, object]]:
         if value.get("answer_start") is None:
             starts = [None] * len(texts)
         if len(texts) != len(starts):
-            raise InvalidRow("malformed answers", f"`answers` has {len(texts)} texts and {len(starts)} starts")
+            raise InvalidRow(
+                "malformed answers", f"`answers` has {count(len(texts), 'text')} and {count(len(starts), 'start')}"
+            )
         pairs = list(zip(texts, starts, strict=True))
     elif isinstance(value, list) and {type(answer) for answer in value} <= {dict}:
         pairs = [(answer.get("text"), answer.get("answer_start")) for answer in value]

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from qa.data.examples import Split, count_problems, make_split
 from qa.data.sources import Sources, open_sources
-from qa.runtime.console import warn
+from qa.runtime.console import count, warn
 from qa.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def hold_out(train: Sources, percentage: int, seed: int) -> tuple[Sources, Sourc
     """Divide training rows at random into those to train on and ``percentage`` of them for validation."""
     rows = list(train.rows)
     if not 0 < round(len(rows) * percentage / 100) < len(rows):
-        raise UserError(f"validation_split_percentage {percentage} of {len(rows)} questions leaves one split empty")
+        raise UserError(
+            f"validation_split_percentage {percentage} of {count(len(rows), 'question')} leaves one split empty"
+        )
     parts = Dataset.from_dict({"row": range(len(rows))}).train_test_split(percentage / 100, seed=seed)
     kept, held_out = ([rows[i] for i in parts[name]["row"]] for name in ("train", "test"))
     return Sources(train.names, kept), Sources(train.names, held_out)
@@ -110,19 +112,19 @@ def require_usable(split: Split, unanswerable_expected: bool | None, strict: boo
     if strict and split.problems:
         first = split.problems[0]
         raise UserError(
-            f"{first.place}: {first.detail}; {len(split.problems):,} problems in the {split.name} split, and strict"
-            " allows none: `python preprocess.py` lists them"
+            f"{first.place}: {first.detail}; {count(len(split.problems), 'problem')} in the {split.name} split,"
+            " and strict allows none: preprocess.py with the same options lists them"
         )
 
 
 def require_complete(split: Split) -> None:
     """Raise UserError if questions were dropped that would change the score."""
-    if count := split.dropped.total() - split.dropped[UNSCORED]:
+    if dropped := split.dropped.total() - split.dropped[UNSCORED]:
         first = split.first_dropped(split.dropped.keys() - {UNSCORED})
-        others = f"; and {count - 1:,} more like it" if count > 1 else ""
+        others = f"; and {dropped - 1:,} more like it" if dropped > 1 else ""
         raise UserError(
             f"{first}{others}: a score over fewer questions would not be comparable; fix the file;"
-            " `python preprocess.py` lists every problem"
+            " preprocess.py with the same options lists every problem"
         )
 
 
@@ -130,7 +132,7 @@ def require_examples(split: Split) -> None:
     """Raise UserError if the split, or one of its sources, has no usable question."""
     if not len(split.examples):
         sources = ", ".join(source.name for source in split.sources)
-        dropped = ", ".join(f"{count} {reason}" for reason, count in split.dropped.items()) or "none was read"
+        dropped = ", ".join(f"{number} {reason}" for reason, number in split.dropped.items()) or "none was read"
         first = split.first_dropped(split.dropped)
         raise UserError(
             f"{sources}: no usable question for {split.name} ({dropped})" + (f"; the first: {first}" if first else "")
@@ -148,8 +150,8 @@ def find_warnings(splits: dict[str, Split]) -> list[str]:
     lines = []
     for name, split in splits.items():
         if split.problems:
-            kinds = (f"{count:,} {reason} ({done})" for (reason, done), count in count_problems(split.problems).items())
-            lines.append(f"{name} data: {', '.join(kinds)}; `python preprocess.py` lists them")
+            kinds = (f"{found:,} {reason} ({done})" for (reason, done), found in count_problems(split.problems).items())
+            lines.append(f"{name} data: {', '.join(kinds)}; preprocess.py with the same options lists them")
     if leaked := describe_leak(splits):
         lines.append(leaked[1])
     return lines
@@ -162,5 +164,7 @@ def describe_leak(splits: dict[str, Split]) -> tuple[int, str] | None:
     validation = pc.unique(splits["validation"].examples.data.column("context"))
     chunks = splits["train"].examples.data.column("context").chunks
     both = {text for chunk in chunks for text in chunk.filter(pc.is_in(chunk, value_set=validation)).to_pylist()}
-    line = f"{len(both):,} of {len(validation):,} validation contexts are also in training: scores will be optimistic"
+    verb = "is" if len(both) == 1 else "are"
+    line = f"{len(both):,} of {count(len(validation), 'validation context')} {verb} also in training"
+    line += ": scores will be optimistic"
     return (len(both), line) if both else None

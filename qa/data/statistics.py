@@ -7,6 +7,7 @@ import numpy as np
 
 from qa.data.checks import Problem
 from qa.data.examples import CHOSEN, Split, count_problems
+from qa.runtime.console import count
 from qa.runtime.errors import UserError
 
 
@@ -32,24 +33,25 @@ def check_dropped(split: Split, unreachable: dict[int, str], max_dropped: float,
     """Raise UserError if more of the training questions are dropped than ``max_dropped`` or ``strict`` allows."""
     reasons = dropped_because(split, unreachable)
     del reasons[CHOSEN]
-    count = reasons.total()
+    dropped = reasons.total()
     if strict and unreachable:
         problem = unreachable_problems(split, unreachable)[0]
         raise UserError(
-            f"{problem.place}: {problem.detail}; {len(unreachable):,} such questions, and strict allows none:"
+            f"{problem.place}: {problem.detail}; {count(len(unreachable), 'such question')}, and strict allows none:"
             " another max_seq_length or doc_stride may hold them"
         )
-    if count > max_dropped * split.read:
-        enough = math.ceil(count / split.read * 100) / 100
+    if dropped > max_dropped * split.read:
+        enough = math.ceil(dropped / split.read * 100) / 100
         raise UserError(
-            f"{count:,} of {split.read:,} training questions cannot be used ({counted(reasons)}):"
-            f" `python preprocess.py` lists them; fix the data, or train without them with --max_dropped {enough}"
+            f"{dropped:,} of {count(split.read, 'training question')} cannot be used ({counted(reasons)}):"
+            f" preprocess.py with the same options lists them; fix the data, or train"
+            f" without them with --max_dropped {enough}"
         )
 
 
 def counted(reasons: collections.Counter) -> str:
     """Return the reasons with their counts on one line."""
-    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+    return ", ".join(f"{number:,} {reason}" for reason, number in reasons.items())
 
 
 def by_source(split: Split, unreachable: dict[int, str]) -> list[dict]:
@@ -70,20 +72,19 @@ def by_source(split: Split, unreachable: dict[int, str]) -> list[dict]:
 def describe(split: Split, windows: int, unreachable: dict[int, str], has_unanswerable: bool) -> str:
     """Return the counts of one split on one line, then a line for each of several sources."""
     reasons = dropped_because(split, unreachable)
-    parts = [f"{split.name}: {split.read:,} questions read, {sum(reasons.values()):,} dropped"]
+    parts = [f"{split.name}: {count(split.read, 'question')} read, {sum(reasons.values()):,} dropped"]
     if reasons:
         parts[0] += f" ({counted(reasons)})"
-    parts.append(f"{len(split.examples) - len(unreachable):,} examples")
+    parts.append(count(len(split.examples) - len(unreachable), "example"))
     if split.repaired:
         parts.append(f"{split.repaired:,} repaired")
     if split.unanswerable:
         scored = " (scored as SQuAD 2.0)" if has_unanswerable else ""
         parts.append(f"{split.unanswerable:,} unanswerable{scored}")
-    lines = [", ".join([*parts, f"{windows:,} windows"])]
+    lines = [", ".join([*parts, count(windows, "window")])]
     for part in by_source(split, unreachable):
-        lines.append(
-            f"  {part['source']}: {part['read']:,} read, {part['dropped']:,} dropped, {part['examples']:,} examples"
-        )
+        counts = f"{part['read']:,} read, {part['dropped']:,} dropped, {count(part['examples'], 'example')}"
+        lines.append(f"  {part['source']}: {counts}")
     return "\n".join(lines)
 
 
@@ -100,7 +101,7 @@ def count_questions(split: Split, unused: dict[int, str]) -> dict:
         "unanswerable": split.unanswerable,
         "dropped_because": dict(dropped),
         "problems": [
-            {"reason": reason, "done": done, "count": count}
-            for (reason, done), count in count_problems(problems).items()
+            {"reason": reason, "done": done, "count": number}
+            for (reason, done), number in count_problems(problems).items()
         ],
     } | ({"sources": sources} if sources else {})

@@ -13,6 +13,7 @@ import numpy as np
 from datasets import Dataset, Features, List, Value
 
 from qa.options.arguments import DataArguments
+from qa.runtime.console import count
 from qa.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def check_lengths(settings: WindowSettings, tokenizer: "PreTrainedTokenizerFast"
     if settings.doc_stride >= room - 1:
         raise UserError(
             f"doc_stride {settings.doc_stride} leaves no room: a window of max_seq_length {settings.max_seq_length}"
-            f" has {max(room, 0)} tokens for question and context; lower doc_stride or raise max_seq_length"
+            f" has {count(max(room, 0), 'token')} for question and context; lower doc_stride or raise max_seq_length"
         )
 
 
@@ -131,7 +132,8 @@ def check_room(
     if settings.doc_stride >= room:
         worst = int(lengths.argmax())
         raise UserError(
-            f"doc_stride {settings.doc_stride} leaves no room: question {names[worst]} has {lengths[worst]}"
-            f" tokens, which leaves {max(room, 0)} of a window of {settings.max_seq_length} for the context; lower"
+            f"doc_stride {settings.doc_stride} leaves no room: question {names[worst]} has"
+            f" {count(int(lengths[worst]), 'token')}, which leaves {max(room, 0)} of a window of"
+            f" {settings.max_seq_length} for the context; lower"
             " doc_stride or max_query_length, or raise max_seq_length"
         )

@@ -16,7 +16,7 @@ from qa.data.window_cache import load_windows
 from qa.evaluation.coverage import LOWEST_LABEL_F1, WindowStatistics, summarize
 from qa.io.files import write_text
 from qa.options.arguments import DataArguments
-from qa.runtime.console import table
+from qa.runtime.console import count, table
 from qa.runtime.errors import UserError
 
 EXAMPLES = 3  # problems of each kind that are printed; the file has all of them
@@ -75,20 +75,20 @@ def print_reports(reports: dict[str, SplitReport], leak: str | None) -> None:
 def summary_rows(name: str, summary: dict, problems: list[Problem]) -> list[tuple[str, object]]:
     """Return the report of one split as rows of a table."""
     result: list[tuple[str, object]] = [
-        (name, f"{summary['read']:,} questions read"),
+        (name, f"{count(summary['read'], 'question')} read"),
         ("examples", f"{summary['examples']:,} used, {summary['dropped']:,} dropped, {summary['repaired']:,} repaired"),
     ]
     for part in summary.get("sources", []):
         counts = f"{part['read']:,} read, {part['dropped']:,} dropped, {part['examples']:,} used"
         result.append(("source", f"{part['source']}: {counts}"))
-    for reason, count in summary["dropped_because"].items():
-        result += [("dropped", f"{count:,}: {reason}"), *first_problems(problems, reason, "dropped")]
+    for reason, number in summary["dropped_because"].items():
+        result += [("dropped", f"{number:,}: {reason}"), *first_problems(problems, reason, "dropped")]
     for kind in summary["problems"]:
         if kind["done"] != "dropped":
             result.append((kind["done"], f"{kind['count']:,}: {kind['reason']}"))
             result += first_problems(problems, kind["reason"], kind["done"])
     if summary["unanswerable"]:
-        result.append(("unanswerable", f"{summary['unanswerable']:,} questions"))
+        result.append(("unanswerable", count(summary["unanswerable"], "question")))
     return result + window_rows(name, summary) if "features" in summary else result
 
 
@@ -96,14 +96,14 @@ def window_rows(name: str, summary: dict) -> list[tuple[str, object]]:
     """Return the rows of the report about the windows of a split."""
     length, ceiling = summary["window_length"], summary["ceiling"]
     result: list[tuple[str, object]] = [
-        ("features", f"{summary['features']:,} windows"),
+        ("features", count(summary["features"], "window")),
         ("window length", f"mean {length['mean']:.1f}, 95 % up to {length['p95']}, longest {length['max']} tokens"),
     ]
     if name != "train":
-        for reason, count in summary["answers_out_of_reach"].items():
-            result.append(("unreachable", f"{count:,} answers: {reason}"))
+        for reason, number in summary["answers_out_of_reach"].items():
+            result.append(("unreachable", f"{count(number, 'answer')}: {reason}"))
     if summary["questions_cut"]:
-        result.append(("truncated", f"{summary['questions_cut']:,} questions, longer than max_query_length"))
+        result.append(("truncated", f"{count(summary['questions_cut'], 'question')} longer than max_query_length"))
     exact = ceiling["exact_match"] if "exact_match" in ceiling else ceiling["exact"]
     result.append(("labels", f"decoded back to text reach F1 {summary['label_f1']:.2f}"))
     result.append(("ceiling", f"perfect logits score EM {exact:.2f}, F1 {ceiling['f1']:.2f}"))

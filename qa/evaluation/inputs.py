@@ -14,7 +14,7 @@ from qa.inference.spans import LARGEST
 from qa.io.files import require_file
 from qa.io.run_folder import PREDICTIONS
 from qa.options.arguments import DataArguments
-from qa.runtime.console import warn
+from qa.runtime.console import count, warn
 from qa.runtime.errors import UserError
 
 
@@ -62,7 +62,7 @@ def read_by_id(path: str, references: list[dict], kinds: tuple[type, ...], what:
             raise UserError(f"{path}: the {what} of {key} is not {kind}: {json.dumps(value)[:40]}")
     known = {reference["id"] for reference in references}
     if not known & values.keys():
-        raise UserError(f"{path}: has no {what} for any of the {len(known):,} questions; is it for other data?")
+        raise UserError(f"{path}: has no {what} for any of the {count(len(known), 'question')}; is it for other data?")
     return values
 
 
@@ -72,9 +72,9 @@ def read_predictions(path: str, references: list[dict]) -> dict[str, str]:
     predictions = read_by_id(path, references, (str,), "answer")
     known = {reference["id"] for reference in references}
     if missing := known - predictions.keys():
-        warn(f"warning: {path}: {len(missing):,} questions have no prediction, for example {min(missing)}")
+        warn(f"warning: {path}: {count(len(missing), 'question')} without a prediction, for example {min(missing)}")
     if unknown := len(predictions.keys() - known):
-        warn(f"warning: {path}: {unknown:,} predictions are for questions that are not in the data")
+        warn(f"warning: {path}: {count(unknown, 'prediction')} for questions that are not in the data")
     return predictions
 
 
@@ -83,7 +83,7 @@ def read_null_odds(path: str, references: list[dict]) -> dict[str, float]:
     require_file(path)
     odds = read_by_id(path, references, (float, int), "null odds")
     if missing := [item["id"] for item in references if item["id"] not in odds]:
-        raise UserError(f"{path}: {len(missing):,} questions have no null odds, for example {missing[0]}")
+        raise UserError(f"{path}: {count(len(missing), 'question')} without null odds, for example {missing[0]}")
     return odds
 
 
@@ -103,7 +103,7 @@ def read_logits(path: str, windows: WindowArrays) -> tuple[np.ndarray, np.ndarra
         if array.ndim != 2 or array.shape[0] != len(windows) or array.shape[1] < width or array.dtype.kind != "f":
             raise UserError(
                 f"{path}: `{name}` is {array.dtype} of shape {array.shape}; the data, tokenizer and lengths make"
-                f" {len(windows)} windows of up to {width} tokens"
+                f" {count(len(windows), 'window')} of up to {width} tokens"
             )
         if not np.isfinite(array[np.arange(array.shape[1]) < windows.length[:, None]]).all():
             raise UserError(f"{path}: `{name}` holds NaN or infinity: the model that wrote it has diverged")
@@ -115,8 +115,8 @@ def warn_of_other_task(settings: dict, has_unanswerable: bool, split: Split) -> 
     trained = settings.get("version_2_with_negative")
     if trained is False and split.unanswerable:
         warn(
-            f"warning: {split.unanswerable:,} of these {len(split.examples):,} questions have no answer (SQuAD 2.0);"
-            " this model was trained on SQuAD 1.1, where all have one, and answers every question"
+            f"warning: {split.unanswerable:,} of these {count(len(split.examples), 'question')} have no answer"
+            " (SQuAD 2.0); this model was trained on SQuAD 1.1, where all have one, and answers every question"
         )
     elif trained and not has_unanswerable:
         warn(

@@ -22,6 +22,7 @@ from qa.model.weights import load_model, takes_token_types
 from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
 from qa.options.saved import saved_settings
+from qa.runtime.console import count
 from qa.runtime.errors import UserError, one_line
 
 QUESTIONS = 64  # tokenized together
@@ -194,7 +195,9 @@ def as_pairs(inputs: tuple, question, context) -> tuple[list[tuple[str, str]], b
         questions = list(question) if several[0] else [question]
         contexts = list(context) if several[1] else [context] * len(questions)
         if len(questions) != len(contexts):
-            raise UserError(f"{len(questions)} questions and {len(contexts)} contexts: give as many of each")
+            raise UserError(
+                f"{count(len(questions), 'question')} and {count(len(contexts), 'context')}: give as many of each"
+            )
         pairs, single = list(zip(questions, contexts, strict=True)), not any(several)
     elif len(inputs) == 2 and all(isinstance(item, str) for item in inputs):
         pairs, single = [inputs], True

@@ -6,11 +6,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from qa.data.formats import Unreadable, read_file
 from qa.inference.answerer import QuestionAnswerer
-from qa.runtime.console import warn
+from qa.runtime.console import progress, warn
 from qa.runtime.errors import UserError
 
 
@@ -49,7 +47,7 @@ def answer_file(answerer: QuestionAnswerer, rows: list[dict], path: Path) -> Non
     try:
         with file:
             results = zip(rows, answerer.stream(pairs), strict=True)
-            for row, result in tqdm(results, total=len(rows), unit=" questions", ncols=79):
+            for row, result in progress(results, len(rows), "question"):
                 kept = {name: row[name] for name in ("id", "question") if row.get(name) is not None}
                 kept |= {"answers": result} if isinstance(result, list) else result
                 file.write(json.dumps(kept, ensure_ascii=False) + "\n")

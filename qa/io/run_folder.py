@@ -36,6 +36,19 @@ COMPARISON, REPORT = "comparison.json", "report.html"
 # What preprocess.py writes
 SUMMARY, PROBLEMS = "summary.json", "problems.jsonl"
 
+# What a run would replace, or take for its own, in a folder that is not a run's
+OUTPUT = (
+    *("config.json", "adapter_config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.*", "spiece.model"),
+    *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "tf_model.h5", "flax_model.msgpack"),
+    *(SETTINGS, FINISHED, RUN, CURVES, TENSORBOARD, SCORES, PREDICTIONS, NBEST, NULL_ODDS, COMPARISON, REPORT),
+    *(f"{REGULAR}-*", f"{RECOVERY}-*", STAGING, TRAINER_STATE, "all_results.json"),
+)
+
+
+def find_output(folder: Path) -> Path | None:
+    """Return a file or folder in ``folder`` that a run would replace or take for its own; None if there is none."""
+    return next((path for pattern in OUTPUT for path in sorted(folder.glob(pattern))), None)
+
 
 def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.split("-")[1])

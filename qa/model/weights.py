@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from pathlib import Path
 
 import torch
 from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTrainedModel

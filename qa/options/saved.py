@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 import yaml
 
 from qa.io.run_folder import FINISHED, LOCK, SETTINGS, find_checkpoints
+from qa.io.run_lock import find_running
 from qa.options.arguments import ModelArguments
 from qa.options.table import TABLE, find_option
 from qa.options.training_fields import OurTrainingOptions
@@ -71,11 +72,11 @@ def published_names() -> list[str]:
 def check_finished(folder: Path) -> None:
     """Raise UserError if the folder contains an unfinished run."""
     if (folder / LOCK).exists() and not (folder / FINISHED).exists():
-        saved = find_checkpoints(folder)
-        raise UserError(
-            f"{folder} contains an unfinished run: run train.py again to finish it"
-            + (f", or give its newest checkpoint, {saved[0]}" if saved else "")
-        )
+        saved, running = find_checkpoints(folder), find_running(folder)
+        state = f"{folder} contains an unfinished run: run train.py again to finish it"
+        if running:
+            state = f"{folder}: this run is still running ({running}): wait until it is done"
+        raise UserError(state + (f", or give its newest checkpoint, {saved[0]}" if saved else ""))
 
 
 def saved_settings(args: ModelArguments) -> str | None:

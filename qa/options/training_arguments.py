@@ -10,6 +10,7 @@ from transformers.utils import is_torch_bf16_gpu_available, is_torch_tf32_availa
 from qa.options.option import require
 from qa.options.table import TABLE
 from qa.options.training_fields import OurTrainingOptions
+from qa.runtime.console import on_terminal
 
 
 @dataclass
@@ -17,6 +18,8 @@ class TrainingOptions(OurTrainingOptions, TrainingArguments):
     """Every field of ``TrainingArguments``, and our own; without a GPU, what needs one may be set and is unused."""
 
     def __post_init__(self):
+        if self.disable_tqdm is None and not on_terminal():
+            self.disable_tqdm = True
         rule = "needs a package that is not installed: pip install deepspeed"
         require(not self.deepspeed or find_spec("deepspeed") is not None, "deepspeed", rule)
         usable = {"tf32": is_torch_tf32_available()}
@@ -49,6 +52,7 @@ def check_training(args: TrainingOptions) -> None:
         require(getattr(args, name) >= 1, name, f"must be at least 1, not {getattr(args, name)}")
     for name in ("seed", "dataloader_num_workers"):
         require(getattr(args, name) >= 0, name, "must not be negative")
+    require(args.max_steps != 0, "max_steps", "must be at least 1, or left out to train num_train_epochs")
     require(is_memory(args.gpu_memory_gb), "gpu_memory_gb", "must be auto or a number above 1")
     require(args.dropout is None or 0 <= args.dropout < 1, "dropout", "must be at least 0 and below 1")
     require(bool(args.output_dir), "output_dir", "must not be empty")

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from qa.runtime.console import process_rank, warn
+from qa.runtime.console import closing_bars, on_terminal, process_rank, warn
 from qa.runtime.errors import UserError
 from qa.runtime.packages import missing_packages_as_errors
 
@@ -23,11 +23,18 @@ def configure_process() -> None:
     Called first by every command's ``main``, before options are parsed. Of several processes only the main one
     prints; ``run_command`` also reports errors that occur in another one only.
     """
-    import torch  # the libraries are imported here, so that ``run_command`` needs none of them
+    import datasets  # the libraries are imported here, so that ``run_command`` needs none of them
+    import torch
+    from huggingface_hub.utils import disable_progress_bars
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()  # of reading and writing weights; training keeps its own
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # in a file, lines keep their order with those of stderr
+    if not on_terminal():
+        datasets.disable_progress_bars()
+        disable_progress_bars()
+    transformers_logging.disable_progress_bar()  # of reading and writing weights; training has its own
     hub_logging.set_verbosity_error()  # hides its retries; a failed download is reported in one line
     # cuDNN's attention builds a plan for each new length, which can take longer than a step.
     torch.backends.cuda.enable_cudnn_sdp(False)
@@ -62,7 +69,7 @@ def run_command(main: Callable[[], None]) -> None:
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with missing_packages_as_errors():
+        with missing_packages_as_errors(), closing_bars():
             main()
     except UserError as error:
         if process_rank():  # the main process reports an error of all of them; then the launcher ends this one

@@ -34,6 +34,7 @@ from qa.io.run_folder import (
     find_checkpoints,
     step_of,
 )
+from qa.runtime.console import count
 from qa.runtime.errors import UserError, one_line
 
 NEEDED = TRAINER_STATE, WEIGHTS, OPTIMIZER, SCHEDULER
@@ -179,26 +180,41 @@ def size_of(folder: Path) -> int:
 
 def count_checkpoints(args: TrainingArguments, windows: int) -> int:
     """Return how many regular checkpoints a run over ``windows`` keeps at most."""
+    if args.save_strategy == SaveStrategy.NO:
+        return 0
     steps = args.max_steps if args.max_steps > 0 else args.num_train_epochs * windows / args.train_batch_size
     every = {"epoch": steps / args.num_train_epochs, "steps": args.save_steps, "best": 1}.get(
         SaveStrategy(args.save_strategy).value, steps
     )
-    count = max(1, math.ceil(steps / max(every, 1)))
-    return min(count, args.save_total_limit or count)
+    saved = max(1, math.ceil(steps / max(every, 1)))
+    return min(saved, args.save_total_limit or saved)
 
 
-def check_space(folder: Path, parameters: int, kept: int) -> None:
-    """Raise UserError if the disk has no space for ``kept`` checkpoints, one for recovery and one being written.
+def check_space(folder: Path, parameters: int, kept: int) -> bool:
+    """Return whether the disk has space for recovery checkpoints, of which a run that keeps no others can do without.
 
     Args:
         parameters: of the model; a checkpoint has 12 bytes for each: the weight and two Adam states, fp32.
+        kept: regular checkpoints.
+
+    Raises:
+        UserError: no space for the model, or for ``kept`` checkpoints, one for recovery and one being written.
     """
-    checkpoint = 12 * parameters
-    needed = (kept + 2) * checkpoint + 4 * parameters - sum(size_of(path) for path in find_checkpoints(folder))
+    model, checkpoint = 4 * parameters, 12 * parameters
+    needed = (kept + 2) * checkpoint + model - sum(size_of(path) for path in find_checkpoints(folder))
     free = shutil.disk_usage(folder).free
-    if free < needed:
+    if free >= needed:
+        return True
+    if not kept and free >= model:
+        return False
+    if not kept:
         raise UserError(
-            f"{folder}: {needed / 2**30:.2f} GiB are needed for {kept} checkpoints of {checkpoint / 2**30:.2f} GiB, one"
-            f" for recovery and one being written; {free / 2**30:.2f} GiB are free. Free some, lower save_total_limit,"
+            f"{folder}: {model / 2**30:.2f} GiB are needed for the model; {free / 2**30:.2f} GiB are free. Free some,"
             " or give an --output_dir on another disk"
         )
+    raise UserError(
+        f"{folder}: {needed / 2**30:.2f} GiB are needed for {count(kept, 'checkpoint')} of {checkpoint / 2**30:.2f}"
+        f" GiB, one for recovery and one being written; {free / 2**30:.2f} GiB are free. Free some, lower"
+        " save_total_limit, give an --output_dir on another disk, or train without checkpoints: --save_strategy no"
+        " --load_best_model_at_end false"
+    )

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
+from qa.runtime.console import count
 from qa.runtime.errors import UserError
 
 UNIFORM = 0.95  # of the loss of a uniform guess: a model that learns is far below it soon after warm-up
@@ -35,8 +36,8 @@ def detect_divergence(history: list[dict], warmup: int, steps: int, uniform: flo
     recent = [value for step, value in logged if step > max(warmup, last - patience)]
     if last - warmup >= patience and np.mean(recent) > UNIFORM * uniform:
         return (
-            f"{last - warmup} steps after the warm-up the loss is {np.mean(recent):.2f}, no better than a uniform guess"
-            f" ({uniform:.2f})"
+            f"{count(last - warmup, 'step')} after the warm-up the loss is {np.mean(recent):.2f}, no better than a"
+            f" uniform guess ({uniform:.2f})"
         )
     return None
 

@@ -1,5 +1,6 @@
 """Write the results of a finished run, and print its summary."""
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from qa.hub.model_card import record_run
 from qa.io import run_folder
 from qa.io.files import write_json
 from qa.io.run_folder import FINISHED, REPORT, RUN
-from qa.runtime.console import table, warn
+from qa.runtime.console import format_duration, table, warn
 from qa.training.checkpoints import remove_recoveries
 
 
@@ -50,20 +51,21 @@ def write_results(output: Path, run: FinishedRun) -> None:
 
 def print_results(folder: Path, run: FinishedRun) -> None:
     """Print scores, speed and the next commands; warn if the model has collapsed."""
-    rows = score_rows(run.evaluation.metrics)
+    rows: list[tuple[str, object]] = [*score_rows(run.evaluation.metrics)]
     rows += [
         ("training speed", f"{run.trained.metrics['train_samples_per_second']:.1f} windows per second"),
         ("time", f"{format_duration(run.seconds)}, evaluations included"),
         ("peak memory", peak_memory()),
-        ("model", str(folder)),
-        ("report", str(folder / REPORT)),
+        ("model", folder),
+        ("report", folder / REPORT),
     ]
     print("\n" + table(rows))
     if warning := detect_collapse(run.evaluation):
         warn(f"warning: training has failed: {warning}; try another seed, a lower learning_rate or warmup_steps: 0.1")
+    name = shlex.quote(str(folder))
     print(
-        f"\nnext:\n  python evaluate_qa.py --model_name_or_path {folder}\n"
-        f'  python ask.py --model_name_or_path {folder} --question "..." --context "..."'
+        f"\nnext:\n  python evaluate_qa.py --model_name_or_path {name}\n"
+        f'  python ask.py --model_name_or_path {name} \\\n      --question "..." --context "..."'
     )
 
 
@@ -78,10 +80,3 @@ def peak_memory() -> str:
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return f"{peak / 2**30:.2f} GiB in the process"
-
-
-def format_duration(seconds: float) -> str:
-    """Return a time as hours and minutes, or minutes and seconds."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"

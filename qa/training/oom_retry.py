@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from qa.runtime.console import warn
+from qa.runtime.console import count, warn
 
 Batch = dict[str, torch.Tensor]  # tensors (B, ...)
 
@@ -59,7 +59,7 @@ class OutOfMemoryRetry:
             reset()  # outside of except, whose traceback would keep the activations
             torch.cuda.empty_cache()
             if self.parts == 1:
-                size = f"micro-batches of {math.ceil(largest / 2)} windows instead of {largest}{self.note}"
+                size = f"micro-batches of {count(math.ceil(largest / 2), 'window')} instead of {largest}{self.note}"
                 warn(f"note: out of memory; the step is repeated, and training continues, with {size}")
             self.parts *= 2
             pending = self.batches[: self.started]

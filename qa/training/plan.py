@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from qa.model.memory import GIB, Memory
-from qa.runtime.console import table
+from qa.runtime.console import count, table, wrap
 
 
 @dataclass(frozen=True)
@@ -46,26 +46,24 @@ class Plan:
         return max(each.total for each in (self.step, self.evaluation) if each)
 
     def summary(self) -> str:
-        """Return the plan in two lines."""
-        line = (
-            f"plan: {self.windows:,} windows, {self.tokens:,} tokens, {self.padding:.1%} padding; {self.steps:,} steps"
-        )
-        line += f" of {self.effective_batch} windows ({describe_batch(self)}), {self.precision}"
-        line += ", activation checkpointing" if self.recompute else ""
+        """Return the plan in a few lines."""
+        line = f"plan: {count(self.windows, 'window')}, {count(self.tokens, 'token')}, {self.padding:.1%} padding;"
+        line += f" {count(self.steps, 'step')} of {count(self.effective_batch, 'window')} ({describe_batch(self)}),"
+        line += f" {self.precision}" + (", activation checkpointing" if self.recompute else "")
         if self.step is None:
-            return line
+            return wrap(line, 6)
         parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in memory_parts(self.step))
-        return f"{line}\n      {gib(self.step.total)} peak memory: {parts}"
+        return wrap(line, 6) + "\n" + wrap(f"      {gib(self.step.total)} peak memory: {parts}", 6)
 
     def details(self) -> str:
         """Return the plan as a table."""
         lengths = f", to {len(self.batch_lengths)} lengths" if len(self.batch_lengths) > 1 else ""
-        mean = self.tokens / self.windows
+        mean, epochs = self.tokens / self.windows, "epoch" if self.epochs == 1 else "epochs"
         rows = [
             ("windows", f"{self.windows:,}"),
             ("tokens", f"{self.tokens:,}; mean {mean:.1f} per window, longest {self.length}"),
             ("padding", f"{self.padding:.1%}{lengths}"),
-            ("steps", f"{self.steps:,} of {self.effective_batch} windows, {self.epochs:g} epochs"),
+            ("steps", f"{self.steps:,} of {count(self.effective_batch, 'window')}, {self.epochs:g} {epochs}"),
             ("batch", describe_batch(self)),
             ("activations", "recomputed in the backward pass (checkpointing)" if self.recompute else "kept"),
             ("precision", self.precision),

@@ -19,7 +19,7 @@ from qa.model.memory import GIB, Memory
 from qa.options.saved import read_settings
 from qa.options.table import TABLE
 from qa.options.training_arguments import TrainingOptions
-from qa.runtime.console import warn
+from qa.runtime.console import warn, wrap
 from qa.runtime.distributed import on_main_process
 from qa.runtime.errors import UserError, one_line
 from qa.training import checkpoints
@@ -215,7 +215,7 @@ def print_plan(config: PretrainedConfig, args: TrainingOptions, lengths: np.ndar
     batches, plan = make_plan(config, args, lengths, precision, pad_to)
     print(plan.details() if args.plan else plan.summary())
     if args.gpu_memory_gb == "auto" and args.device.type != "cuda":
-        print("no GPU found: with gpu_memory_gb: auto the batch size is unchanged; give a number to plan for a GPU")
+        print(wrap("gpu_memory_gb: auto leaves the batch size as it is on a CPU; give a number to plan for a GPU", 6))
     if args.device.type == "cuda" and plan.usable is None and plan.step is not None:
         size = torch.cuda.get_device_properties(args.device).total_memory
         if plan.peak > 0.9 * size:

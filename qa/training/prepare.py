@@ -13,6 +13,7 @@ from qa.data.window_cache import load_windows
 from qa.data.windows import WindowArrays, column
 from qa.evaluation.coverage import WindowStatistics, check_labels
 from qa.options.arguments import DataArguments, ModelArguments
+from qa.runtime.console import wrap
 from qa.runtime.errors import UserError
 
 
@@ -60,5 +61,6 @@ def prepare_splits(
     check_dropped(train.split, unreachable["train"], data_args.max_dropped, data_args.strict)
     as_squad_2 = has_unanswerable(data_args, splits.values())
     for name, part in prepared.items():
-        print(describe(part.split, len(part.windows), unreachable[name], as_squad_2))
+        for line in describe(part.split, len(part.windows), unreachable[name], as_squad_2).splitlines():
+            print(wrap(line, 4))
     return prepared

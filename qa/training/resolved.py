@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from qa.model.device import fit_to_device
 from qa.options.arguments import DataArguments
 from qa.options.training_arguments import TrainingOptions
-from qa.runtime.console import warn
+from qa.runtime.console import count, warn
 from qa.runtime.distributed import divide_batch
 
 
@@ -111,7 +111,7 @@ def warn_of_uneven_step(batches: Batches, processes: int) -> None:
     alone = batches.as_alone(processes)
     if alone != batches:
         warn(
-            f"note: {batches.step_size} windows per step (per_device_train_batch_size"
+            f"note: {count(batches.step_size, 'window')} per step (per_device_train_batch_size"
             f" {batches.per_device_train_batch_size} x gradient_accumulation_steps"
             f" {batches.gradient_accumulation_steps}) cannot be shared equally by {processes} processes:"
             f" {alone.step_size} per step instead; results may differ slightly"

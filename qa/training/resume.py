@@ -1,22 +1,14 @@
-"""One run in one folder: its lock, the checkpoint it resumes from, and the settings it must agree with."""
+"""One run in one folder: whether it may start there, what it resumes from, and the settings it must agree with."""
 
-import json
 import math
-import os
 import shutil
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
 import yaml
-from filelock import FileLock, Timeout
 from transformers import TrainingArguments
 
 from qa.io import run_folder
-from qa.io.files import write_json
-from qa.io.run_folder import HOLDER, SETTINGS
+from qa.io.run_folder import SETTINGS
 from qa.options.table import TABLE, find_option
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import warn
@@ -31,8 +23,11 @@ def check_output_folder(args: TrainingOptions) -> None:
         raise UserError(f"{folder} is a file: give another --output_dir")
     asked, finished = resume_argument(args), (folder / run_folder.FINISHED).exists()
     is_run = finished or (folder / run_folder.LOCK).exists()
-    if folder.is_dir() and not is_run and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty, and contains no run of train.py: give a new --output_dir")
+    if not is_run and (other := run_folder.find_output(folder)):
+        raise UserError(
+            f"{other} is not from a run of train.py, which would replace it or take it for its own: give another"
+            " --output_dir"
+        )
     if asked and args.overwrite_output_dir:
         raise UserError("overwrite_output_dir and resume_from_checkpoint are mutually exclusive: give one of them")
     if finished and not args.overwrite_output_dir and not asked:
@@ -52,27 +47,6 @@ def resume_argument(args: TrainingArguments) -> str | None:
     if asked is None or asked.lower() in ("false", "no"):
         return None
     return "last" if asked.lower() in ("true", "last") else asked
-
-
-@contextmanager
-def lock_run_folder(folder: Path) -> Iterator[None]:
-    """Lock ``folder`` against other runs; the system releases the lock when the process ends, even if it is killed."""
-    lock, holder = FileLock(folder / run_folder.LOCK, timeout=0), folder / HOLDER
-    try:
-        lock.acquire()
-    except Timeout:
-        try:
-            who = "process {process} on {host}, since {since}".format(**json.loads(holder.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError):
-            who = "another process"
-        raise UserError(f"{folder} is in use by {who}: wait for it, stop it, or give another --output_dir") from None
-    try:
-        since = datetime.now().isoformat(" ", timespec="seconds")
-        write_json(holder, {"process": os.getpid(), "host": socket.gethostname(), "since": since})
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
 
 
 def find_start(args: TrainingOptions, settings: dict, old_settings: dict, windows: str) -> Path | None:

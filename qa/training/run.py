@@ -15,11 +15,12 @@ from transformers.trainer_utils import TrainOutput
 from qa.evaluation.evaluator import Evaluator
 from qa.io.files import make_folder
 from qa.io.run_folder import find_checkpoints, step_of
+from qa.io.run_lock import lock_run_folder
 from qa.model.weights import load_model
 from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.saved import as_settings, with_full_paths
 from qa.options.training_arguments import TrainingOptions
-from qa.runtime.console import warn
+from qa.runtime.console import closing_bars, warn
 from qa.runtime.distributed import on_main_process
 from qa.runtime.errors import UserError, one_line
 from qa.training.checkpoints import check_space, count_checkpoints
@@ -28,7 +29,7 @@ from qa.training.interruption import SignalHandler, TrainingInterrupted
 from qa.training.kept_weights import CheckpointWeightsCallback, check_kept_scores, not_kept, without_key_warnings
 from qa.training.prepare import PreparedSplit
 from qa.training.resolved import ResolvedRun, trainer_arguments, warn_of_uneven_step
-from qa.training.resume import find_start, lock_run_folder
+from qa.training.resume import find_start
 from qa.training.trainer import QATrainer
 
 
@@ -64,7 +65,9 @@ def run_training(
     set_seed(args.seed)
     model = load_model(model_args, config, training=True)
     trainer_args = trainer_arguments(args, resolved)
-    check_space(args.folder, model.num_parameters(), count_checkpoints(trainer_args, len(windows)))
+    if not check_space(args.folder, model.num_parameters(), count_checkpoints(trainer_args, len(windows))):
+        warn(f"note: {args.folder} has no space for recovery checkpoints: a run that is interrupted starts again")
+        trainer_args = dataclasses.replace(trainer_args, recovery_minutes=0)
     examples, arrays = data["validation"].split.examples, data["validation"].arrays
     evaluator = Evaluator(examples, arrays, data_args, resolved.has_unanswerable)
     stop = SignalHandler()
@@ -119,7 +122,7 @@ def train(trainer: QATrainer, start: Path | None) -> TrainOutput:
     if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):  # they spread the weights over processes
         trainer.callback_handler.callbacks.insert(0, CheckpointWeightsCallback(start))  # before trackers that upload
     try:
-        with without_key_warnings():
+        with without_key_warnings(), closing_bars():
             return trainer.train(resume_from_checkpoint=str(start) if start else None)
     except torch.OutOfMemoryError:
         raise UserError(

@@ -12,6 +12,8 @@ import torch
 from accelerate.utils import TorchDynamoPlugin
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedModel
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import seed_worker
 
 from qa.data.windows import column
@@ -36,6 +38,7 @@ from qa.training.failure import check_finite_weights
 from qa.training.interruption import SignalHandler
 from qa.training.oom_retry import OutOfMemoryRetry
 from qa.training.predictions import WindowPredictions, reduce_logits
+from qa.training.progress import FORWARD, ProgressCallback
 from qa.training.recovery import RecoveryCallback
 from qa.training.resolved import ResolvedRun
 from qa.training.sampling import FixedOrderSampler, LengthGroupedSampler, choose_batch_lengths
@@ -108,7 +111,10 @@ class QATrainer(CheckpointSaving):
         alone = args.world_size * max(args.n_gpu, 1) == 1
         self.retry = OutOfMemoryRetry(alone, ", uncompiled" if args.torch_compile else "")
         self.recovery = RecoveryCallback(stop or SignalHandler(), args, ProcessGroup(args.world_size))
-        for callback in (*make_callbacks(args, None if windows is None else self.lengths), self.recovery):
+        self.remove_callback(PrinterCallback if args.disable_tqdm else DEFAULT_PROGRESS_CALLBACK)
+        share = 0.0 if windows is None else FORWARD * len(self.eval_rows) / self.group_size
+        ours = *make_callbacks(args, None if windows is None else self.lengths), ProgressCallback(args, share)
+        for callback in (*ours, self.recovery):
             self.add_callback(callback)
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -223,12 +229,20 @@ class QATrainer(CheckpointSaving):
         return self.evaluated
 
     def evaluate_kept(self) -> Evaluated:
-        """Return the evaluation of the kept checkpoint; re-evaluate only if it is not the last."""
+        """Return the evaluation of the kept checkpoint; re-evaluate only if it is not the last.
+
+        An evaluation is logged under the last step, so that of an earlier checkpoint, which was logged, is not.
+        """
         last = self.state.global_step
         kept = self.state.best_global_step if self.args.load_best_model_at_end else last
         if self.evaluated and self.evaluated.step == last == kept:
             return self.evaluated
-        return self.complete(super().evaluate())
+        if kept in (last, None):
+            return self.complete(super().evaluate())
+        evaluated, _ = self.evaluate_windows()
+        epoch = next((entry["epoch"] for entry in self.state.log_history if entry["step"] == kept), self.state.epoch)
+        self.evaluated = dataclasses.replace(evaluated, step=kept, metrics=evaluated.metrics | {"epoch": epoch})
+        return self.evaluated
 
     def evaluate_windows(self) -> tuple[Evaluated, WindowPredictions[np.ndarray]]:
         """Evaluate without training or logging; return also the predictions, in the order of the windows."""

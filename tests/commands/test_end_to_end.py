@@ -202,7 +202,7 @@ def test_published_style_null_odds(has_unanswerable, tmp_path, capsys):
     for content, message in (
         ({"x": 1}, "no null odds for any of the 16"),
         (odds | {questions[0]["id"]: "1"}, "is not a finite number: "),
-        (dict(list(odds.items())[1:]), "1 questions have no null odds"),
+        (dict(list(odds.items())[1:]), "1 question without null odds"),
     ):
         files[1].write_text(json.dumps(content))
         with pytest.raises(UserError, match=message):

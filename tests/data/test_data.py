@@ -174,7 +174,7 @@ def test_unanswerable_questions_are_scored_as_squad_2(tmp_path):
     counts = "train: 2 questions read, 0 dropped, 2 examples, 1 unanswerable"
     assert describe(split, 2, {}, True) == f"{counts} (scored as SQuAD 2.0), 2 windows"
     assert describe(split, 1, {1: "no token covers it"}, False) == (
-        "train: 2 questions read, 1 dropped (1 answer no token covers it), 1 examples, 1 unanswerable, 1 windows"
+        "train: 2 questions read, 1 dropped (1 answer no token covers it), 1 example, 1 unanswerable, 1 window"
     )
 
 
@@ -348,7 +348,7 @@ def test_every_problem_is_listed_and_the_totals_add_up(tmp_path, tiny_model, cap
         assert sum(row["done"] == "dropped" for row in of_split) == summary[name]["dropped"]
     printed = capsys.readouterr().out
     assert "- row 4 (id '3'): 'Cy' is not at 34 but at 33" in printed
-    assert "warning: 1 of 1 validation contexts are also in training" in printed
+    assert "warning: 1 of 1 validation context is also in training" in printed
     assert "4 of 9 training questions cannot be used" in printed and "--max_dropped 0.45" in printed
     assert all(len(line) <= 80 for line in printed.splitlines() if not line.startswith(("warning: ", "written to ")))
 
@@ -386,7 +386,7 @@ def test_strict_and_max_dropped(tmp_path, capsys):
     split = load(str(path))
     assert "warning: train data: 1 answer not at its offset (repaired)" in capsys.readouterr().err
     check_dropped(split, {}, 0.05, False)
-    with pytest.raises(UserError, match=r"paragraph 1, question 1: 'Ann' is not at 3 but at 0; 1 problems .* strict"):
+    with pytest.raises(UserError, match=r"paragraph 1, question 1: 'Ann' is not at 3 but at 0; 1 problem .* strict"):
         load(str(path), strict=True)
 
     questions[1]["answers"][0]["text"] = "Bob"
@@ -397,7 +397,7 @@ def test_strict_and_max_dropped(tmp_path, capsys):
     ):
         check_dropped(load(str(path)), {3: "no token covers it"}, 0.05, False)
     check_dropped(load(str(path)), {3: "no token covers it"}, 0.1, False)
-    with pytest.raises(UserError, match="no token covers it; 1 such questions, and strict allows none"):
+    with pytest.raises(UserError, match="no token covers it; 1 such question, and strict allows none"):
         check_dropped(load(str(path)), {3: "no token covers it"}, 0.05, True)
     with pytest.raises(UserError, match="max_dropped must be from 0 to 1"):
         DataArguments(max_dropped=5)
@@ -431,7 +431,7 @@ def test_contexts_shared_with_training_are_reported(tmp_path, capsys):
     train, dev = write(tmp_path / "flat.json", ROWS), write(tmp_path / "lines.jsonl", [{**ROWS[0], "id": "new"}])
     files = {"train_file": train, "validation_file": dev}
     load_splits(DataArguments(**files), ("train", "validation"))
-    line = "1 of 1 validation contexts are also in training"
+    line = "1 of 1 validation context is also in training"
     assert capsys.readouterr().err == f"warning: {line}: scores will be optimistic\n"
     with pytest.raises(UserError, match=line):
         load_splits(DataArguments(**files, strict=True), ("train", "validation"))

@@ -192,7 +192,8 @@ def test_run_stopped_by_a_signal_resumes_to_the_same_result(
 def test_run_is_saved_when_its_terminal_is_closed(uninterrupted, tmp_path):
     import pty
 
-    argv = uninterrupted[1](tmp_path / "run", "--recovery_minutes", "0.001", "--num_train_epochs", "10000")
+    only_recovery = ("--save_strategy", "no", "--load_best_model_at_end", "false", "--recovery_minutes", "0.001")
+    argv = uninterrupted[1](tmp_path / "run", *only_recovery, "--num_train_epochs", "10000")
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(REPOSITORY)
@@ -406,7 +407,7 @@ def test_folder_without_a_run_is_not_changed(uninterrupted, tmp_path):
     (tmp_path / "checkpoint-12").mkdir()
     (tmp_path / "predictions.json").write_text("mine")
     for more in ((), ("--overwrite_output_dir", "true")):
-        with pytest.raises(UserError, match=r"is not empty, and contains no run of train\.py"):
+        with pytest.raises(UserError, match=r"predictions\.json is not from a run of train\.py"):
             run(train, *uninterrupted[1](tmp_path, *more))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-12", "predictions.json"]
 
@@ -445,10 +446,10 @@ def test_more_epochs_for_a_finished_run(uninterrupted, tmp_path):
 
 
 def test_two_runs_in_one_folder(uninterrupted, tmp_path):
-    from qa.training.resume import lock_run_folder
+    from qa.io.run_lock import lock_run_folder
 
     (tmp_path / "run").mkdir()
-    code = "import pathlib, sys, time; from qa.training.resume import lock_run_folder as lock_folder"
+    code = "import pathlib, sys, time; from qa.io.run_lock import lock_run_folder as lock_folder"
     code += "; lock = lock_folder(pathlib.Path(sys.argv[1]))"
     holder = subprocess.Popen(
         [
@@ -477,6 +478,34 @@ def test_space_is_checked_before_training(uninterrupted, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"GiB are needed for 2 checkpoints .* 0.00 GiB are free"):
         run(train, *uninterrupted[1](tmp_path / "run"))
     assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_no_space_for_checkpoints_names_options_that_train_without_them(uninterrupted, tmp_path, monkeypatch, capsys):
+    reference, argv = uninterrupted
+    usage, model = shutil.disk_usage(tmp_path), (reference / "model.safetensors").stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=model))
+    with pytest.raises(UserError, match=r"2 checkpoints .* train without checkpoints: --save_strategy no") as refused:
+        run(train, *argv(tmp_path / "run"))
+    run(train, *argv(tmp_path / "run"), *str(refused.value).split("checkpoints: ")[1].split())
+    assert "no space for recovery checkpoints" in capsys.readouterr().err
+    assert (tmp_path / "run/model.safetensors").is_file() and not list((tmp_path / "run").glob("*-[0-9]*"))
+
+
+def test_evaluating_a_run_that_is_still_going(uninterrupted, tmp_path):
+    from qa.io.run_lock import lock_run_folder
+
+    command = evaluate_qa, "--model_name_or_path", tmp_path
+    (tmp_path / "checkpoint-5").mkdir()
+    with (
+        lock_run_folder(tmp_path),
+        pytest.raises(
+            UserError, match=rf"is still running \(process {os.getpid()} .*newest checkpoint, .*checkpoint-5"
+        ),
+    ):
+        run(*command)
+    (tmp_path / run_folder.HOLDER).write_text("{}")  # as a killed process leaves it
+    with pytest.raises(UserError, match=r"unfinished run: run train\.py again"):
+        run(*command)
 
 
 @pytest.mark.parametrize("room", [0.5, *(pytest.param(room, marks=pytest.mark.slow) for room in (1.3, 2.2))])
