@@ -1,12 +1,14 @@
 """Write files atomically."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
-from qa.runtime.errors import UserError
+from qa.runtime.errors import UserError, free_space, writing_error
 
 
 def make_folder(path: str) -> Path:
@@ -21,7 +23,9 @@ def make_folder(path: str) -> Path:
         if not os.access(folder, os.W_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
-        raise UserError(f"{path}: cannot be used as the output folder: {error.strerror}") from None
+        raise UserError(
+            f"{path}: cannot be used as the output folder: {error.strerror} ({free_space(folder)})"
+        ) from None
     return folder
 
 
@@ -31,19 +35,47 @@ def require_file(path: str) -> None:
         raise UserError(f"{path}: {'is a folder, not a file' if Path(path).is_dir() else 'no such file'}")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and rename it, so that it is never incomplete.
+def failed_to_write(error: BaseException) -> bool:
+    """Return whether an error is the system's; Rust libraries wrap it in types of their own."""
+    return isinstance(error, OSError) or "(os error " in str(error)
+
+
+@contextlib.contextmanager
+def writing(path: Path, advice: str = "") -> Iterator[None]:
+    """Write a file or a folder in the block; a failure becomes a UserError with its path and the free space.
+
+    Args:
+        advice: what to do, to be printed after the reason.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not failed_to_write(error):
+            raise
+        raise writing_error(path, error, advice=advice) from None
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name to write a file under, and rename it after the block, so that it is never incomplete.
 
     Raises:
         UserError: it cannot be written.
     """
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        with writing(path):
+            yield staged
+            os.replace(staged, path)
+    finally:
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file as a whole. Raises UserError if it cannot be written."""
+    with replacing(path) as staged:
         staged.write_bytes(content)
-        os.replace(staged, path)
-    except OSError as error:
-        staged.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def remove(path: Path) -> None:

@@ -3,7 +3,6 @@
 ``import qa`` changes none: a program that uses the package keeps its own logging, warnings and torch settings.
 """
 
-import io
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Callable
 
 from qa.runtime.console import process_rank, warn
 from qa.runtime.errors import UserError
+from qa.runtime.streams import checked_streams
 
 REPORT_DELAY = 5  # seconds that other processes wait for the main one to report the same error
 
@@ -55,22 +55,32 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command's ``main``; a ``UserError`` becomes one line on stderr and exit status 2."""
-    for stream in (sys.stdout, sys.stderr):  # a file on Windows, or a C locale, cannot encode every answer
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    """Run a command's ``main``, and write what it printed.
+
+    A ``UserError`` becomes one line on stderr and exit status 2, as does a standard output that cannot be written. A
+    closed pipe ends the command silently.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    with checked_streams():
+        status = exit_status(main)
+        status = exit_status(lambda: sys.stdout.flush()) or status
+    if status:
+        sys.exit(status)
+
+
+def exit_status(work: Callable[[], None]) -> int | str:
+    """Run ``work``, report what it raises to end the command, and return the status to end it with."""
     try:
-        main()
+        work()
     except UserError as error:
         if process_rank():  # the main process reports an error of all of them; then the launcher ends this one
             time.sleep(REPORT_DELAY)
             print(f"error in process {process_rank()}: {error}", file=sys.stderr)
         warn(f"error: {error}")
-        sys.exit(2)
+        return 2
     except KeyboardInterrupt:
         warn("interrupted")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+        return 130
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0
