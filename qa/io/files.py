@@ -1,6 +1,7 @@
 """Write files atomically."""
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 import yaml
 
 from qa.runtime.errors import UserError, free_space, writing_error
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 def make_folder(path: str) -> Path:
@@ -38,6 +41,15 @@ def require_file(path: str) -> None:
 def failed_to_write(error: BaseException) -> bool:
     """Return whether an error is the system's; Rust libraries wrap it in types of their own."""
     return isinstance(error, OSError) or "(os error " in str(error)
+
+
+def is_disk_error(error: BaseException | None) -> bool:
+    """Return whether a disk that is full or cannot be written is the cause of another library's error."""
+    while error is not None:
+        if getattr(error, "errno", None) in DISK_ERRORS or f"(os error {errno.ENOSPC})" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -28,6 +29,7 @@ def configure_process() -> None:
 
     transformers_logging.disable_progress_bar()  # of reading and writing weights; training keeps its own
     hub_logging.set_verbosity_error()  # hides its retries; a failed download is reported in one line
+    threading.excepthook = report_thread_error
     # cuDNN's attention builds a plan for each new length, which can take longer than a step.
     torch.backends.cuda.enable_cudnn_sdp(False)
     if "LOCAL_RANK" in os.environ and not torch.accelerator.is_available():
@@ -44,6 +46,12 @@ def silence_process() -> None:
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
     datasets.disable_progress_bars()
     transformers_logging.set_verbosity_error()
+
+
+def report_thread_error(args: threading.ExceptHookArgs) -> None:
+    """Print the traceback of a thread, except TensorBoard's, whose errors are raised again by its next call."""
+    if not type(args.thread).__module__.startswith("tensorboard"):
+        threading.__excepthook__(args)
 
 
 def allow_tf32(allowed: bool) -> None:

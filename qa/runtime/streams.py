@@ -24,8 +24,8 @@ class CheckedStream(io.TextIOWrapper):
 
     def __init__(self, stream: TextIO, failed: Callable[[OSError], None]):
         self.failed = failed
-        buffering = {"line_buffering": stream.line_buffering, "write_through": getattr(stream, "write_through", False)}
-        super().__init__(stream.buffer, stream.encoding, "backslashreplace", **buffering)
+        lines, unbuffered = bool(stream.line_buffering), getattr(stream, "write_through", False)
+        super().__init__(stream.buffer, stream.encoding, "backslashreplace", None, lines, unbuffered)
 
     def write(self, text: str) -> int:
         with self.checked():
@@ -35,6 +35,9 @@ class CheckedStream(io.TextIOWrapper):
     def flush(self) -> None:
         with self.checked():
             super().flush()
+
+    def close(self) -> None:
+        """Leave the stream open, which belongs to the process."""
 
     @contextlib.contextmanager
     def checked(self) -> Iterator[None]:
@@ -66,11 +69,9 @@ def checked_streams() -> Iterator[None]:
     """Check what is written to stdout and stderr in the block."""
     streams = sys.stdout, sys.stderr
     null = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - in place of a closed stream, until the end
-    checked = CheckedStream(streams[0] or null, stdout_failed), CheckedStream(streams[1] or null, ignore)
-    sys.stdout, sys.stderr = checked
+    sys.stdout = CheckedStream(streams[0] or null, stdout_failed)
+    sys.stderr = CheckedStream(streams[1] or null, ignore)
     try:
         yield
     finally:
-        for stream in checked:
-            stream.detach()
         sys.stdout, sys.stderr = streams

@@ -20,7 +20,7 @@ from qa.io.run_folder import HOLDER, SETTINGS
 from qa.options.table import TABLE, find_option
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import warn
-from qa.runtime.errors import UserError
+from qa.runtime.errors import UserError, writing_error
 from qa.training import checkpoints
 
 
@@ -66,6 +66,8 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
         except (OSError, ValueError, KeyError):
             who = "another process"
         raise UserError(f"{folder} is in use by {who}: wait for it, stop it, or give another --output_dir") from None
+    except OSError as error:
+        raise writing_error(folder / run_folder.LOCK, error) from None
     try:
         since = datetime.now().isoformat(" ", timespec="seconds")
         write_json(holder, {"process": os.getpid(), "host": socket.gethostname(), "since": since})

@@ -12,7 +12,7 @@ from transformers import PretrainedConfig, set_seed
 from transformers.trainer_utils import TrainOutput
 
 from qa.evaluation.evaluator import Evaluator
-from qa.io.files import make_folder
+from qa.io.files import is_disk_error, make_folder
 from qa.io.run_folder import find_checkpoints, step_of
 from qa.model.weights import load_model
 from qa.options.arguments import DataArguments, ModelArguments
@@ -20,14 +20,14 @@ from qa.options.saved import as_settings, with_full_paths
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import warn
 from qa.runtime.distributed import on_main_process
-from qa.runtime.errors import UserError, one_line
+from qa.runtime.errors import UserError, one_line, writing_error
 from qa.training.checkpoints import check_space, count_checkpoints
 from qa.training.finish import FinishedRun, print_results, write_results
 from qa.training.interruption import SignalHandler, TrainingInterrupted
 from qa.training.prepare import PreparedSplit
 from qa.training.resolved import ResolvedRun, trainer_arguments, warn_of_uneven_step
 from qa.training.resume import find_start, lock_run_folder
-from qa.training.trainer import QATrainer
+from qa.training.trainer import RESUME_ADVICE, QATrainer
 
 
 @contextmanager
@@ -122,6 +122,10 @@ def train(trainer: QATrainer, start: Path | None) -> TrainOutput:
         ) from None
     except (ImportError, ValueError) as error:  # options that the model or the installed packages do not allow
         raise UserError(f"training cannot start: {one_line(error)}") from error
+    except OSError as error:  # of TensorBoard; those of checkpoints are reported with what they leave intact
+        if not is_disk_error(error):
+            raise
+        raise writing_error(trainer.args.folder, error, advice=RESUME_ADVICE) from error
     except TrainingInterrupted as stopped:
         warn(str(stopped))
         sys.exit(stopped.status)
