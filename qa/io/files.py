@@ -11,6 +11,7 @@ import yaml
 
 from qa.runtime.errors import UserError, free_space, writing_error
 
+STDIO = "-"  # what stands for standard input or output in place of a path
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
@@ -30,6 +31,11 @@ def make_folder(path: str) -> Path:
             f"{path}: cannot be used as the output folder: {error.strerror} ({free_space(folder)})"
         ) from None
     return folder
+
+
+def is_device(path: Path) -> bool:
+    """Return whether a path is a pipe or a device, such as bash's ``<(...)`` and ``>(...)``."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def require_file(path: str) -> None:
@@ -61,6 +67,8 @@ def writing(path: Path, advice: str = "") -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # the path is a pipe, and its reader has seen enough
+        raise
     except Exception as error:
         if not failed_to_write(error):
             raise

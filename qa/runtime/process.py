@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from qa.runtime.console import process_rank, warn
 from qa.runtime.errors import UserError
-from qa.runtime.streams import checked_streams
+from qa.runtime.streams import CLOSED_PIPE, checked_streams
 
 REPORT_DELAY = 5  # seconds that other processes wait for the main one to report the same error
 
@@ -89,6 +89,8 @@ def exit_status(work: Callable[[], None]) -> int | str:
     except KeyboardInterrupt:
         warn("interrupted")
         return 130
+    except BrokenPipeError:
+        return CLOSED_PIPE
     except SystemExit as stop:
         return stop.code or 0
     return 0
