@@ -18,8 +18,8 @@ STDOUT = Path("/dev/stdout")  # where the system has it, a link to what standard
 class CheckedStream(io.TextIOWrapper):
     """A standard stream that passes the first error to ``failed``, and discards what is written after it.
 
-    An OSError of ``print`` could not be told from one of a file that is written at the same time. What cannot be encoded,
-    as in a file on Windows or a C locale, is escaped.
+    An OSError of ``print`` could not be told from one of a file that is written at the same time. What the encoding
+    lacks, as in a file on Windows or a C locale, is escaped.
     """
 
     def __init__(self, stream: TextIO, failed: Callable[[OSError], None]):

@@ -100,8 +100,7 @@ LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
         gzip.compress(LINES.encode()),
         as_parquet(ROWS),
     ],
-    ids=["lines", "blank lines", "byte order mark", "array", "indented", "data", "SQuAD", "CSV", "CSV without ids"]
-    + ["gzip", "Parquet"],
+    ids="lines blank-lines byte-order-mark array indented data SQuAD CSV CSV-without-ids gzip Parquet".split(),
 )
 def test_format_of_standard_input_is_found(trained, answerer, type_in, capsys, content):
     type_in(content)
@@ -165,7 +164,9 @@ def test_answers_are_printed_as_they_come(answerer, monkeypatch, capsys):
 
     monkeypatch.setattr(answerer, "stream", stream)
     print_json_lines(answerer, ROWS)
-    assert seen == [0, 1, 1] and json_lines(capsys.readouterr().out) == [{"id": "q2", "question": QUESTIONS[2]} | answer]
+    assert seen == [0, 1, 1] and json_lines(capsys.readouterr().out) == [
+        {"id": "q2", "question": QUESTIONS[2]} | answer
+    ]
 
 
 def test_output_as_csv(trained, answerer, tmp_path):
@@ -206,7 +207,7 @@ def test_output_into_a_pipe(trained, tmp_path, capsys):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_output_on_a_full_disk(answerer):
-    with pytest.raises(UserError, match="^/dev/full: cannot be written: No space left on device"):
+    with pytest.raises(UserError, match=r"^/dev/full: cannot be written: No space left on device"):
         answer_file(answerer, ROWS, Path("/dev/full"))
 
 
