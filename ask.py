@@ -7,6 +7,8 @@ Examples:
         --context_file book.txt    # then type one question after another
     python ask.py --model_name_or_path my_qa_model \\
         --input questions.jsonl --output answers.jsonl
+    python ask.py --model_name_or_path my_qa_model \\
+        --context_file book.txt --input - < questions.txt > answers.jsonl
 
 From Python, in place of ``from transformers import pipeline``:
 
@@ -32,13 +34,14 @@ if __name__ == "__main__":
 
 from pathlib import Path
 
-from qa.data.formats import read_text_file
+from qa.data.streams import name_of, read_text
 from qa.inference.answerer import QuestionAnswerer, pipeline
-from qa.inference.batch_file import answer_file, read_questions
+from qa.inference.batch_file import answer_file, print_json_lines, read_questions
 from qa.inference.terminal import ask_repeatedly, print_answers
+from qa.io.files import STDIO, is_device
 from qa.model.weight_files import check_weight_files
 from qa.options.arguments import AskArguments, DataArguments, ModelArguments
-from qa.options.combinations import check_ask_options
+from qa.options.combinations import check_ask_options, warn_of_unused_threshold
 from qa.options.parser import read_options
 from qa.options.saved import saved_settings
 from qa.runtime.console import table
@@ -56,10 +59,11 @@ def main() -> None:
     check_ask_options(model_args, ask)  # errors of the command line before those of saved settings
     model_args, data_args, ask = given.over(saved_settings(model_args)).build()
     check_weight_files(model_args)
-    context = read_text_file(ask.context_file) if ask.context_file else ask.context
+    warn_of_unused_threshold(given.value("null_score_diff_threshold"), ask, data_args)
+    context = read_text(ask.context_file) if ask.context_file else ask.context
     rows = list(read_questions(ask.input, context)) if ask.input else []
     if ask.input and not rows:
-        raise UserError(f"{ask.input}: contains no questions")
+        raise UserError(f"{name_of(ask.input)}: contains no questions")
     answerer = QuestionAnswerer.load(
         model_args,
         data_args,
@@ -69,9 +73,12 @@ def main() -> None:
         align_to_words=ask.align_to_words,
         batch_size=ask.per_device_eval_batch_size,
     )
-    if ask.input:
+    if ask.input and ask.output in (None, STDIO):
+        print_json_lines(answerer, rows)
+    elif ask.input:
         answer_file(answerer, rows, Path(ask.output))
-        print(table([("questions", f"{len(rows):,}"), ("answers", ask.output)]))
+        if not is_device(Path(ask.output)):  # such as /dev/stdout
+            print(table([("questions", f"{len(rows):,}"), ("answers", ask.output)]))
     elif ask.question:
         print_answers(answerer(question=ask.question, context=context), context)
     else:

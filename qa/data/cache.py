@@ -7,7 +7,9 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 
-from qa.runtime.errors import UserError
+from qa.io.files import writing
+
+CACHE_ADVICE = "; free some space, or set --cache_dir to a folder on another disk"
 
 
 class Digest(io.RawIOBase):
@@ -40,8 +42,6 @@ def cache_folder(cache_dir: str | None, name: str) -> Path:
         UserError: the folder cannot be created.
     """
     folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser() / name
-    try:
+    with writing(folder, CACHE_ADVICE):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}; set --cache_dir to another folder") from None
     return folder

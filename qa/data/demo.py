@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from qa.runtime.errors import UserError
+from qa.io.files import writing
 
 if TYPE_CHECKING:
     from transformers import AlbertConfig, PreTrainedTokenizerFast
@@ -182,7 +182,7 @@ def write_demo(folder: str | Path, seed: int = 0) -> None:
     validation_v2.json have none.
 
     Raises:
-        UserError: the folder cannot be created.
+        UserError: the folder cannot be written.
     """
     folder = Path(folder)
     if folder.exists():
@@ -190,18 +190,16 @@ def write_demo(folder: str | Path, seed: int = 0) -> None:
     tokenizer = make_tokenizer()
     staged = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        staged.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"demo_dir {folder}: cannot be created: {error.strerror}; choose another --demo_dir") from None
-    try:
-        for name, questions in make_questions(seed).items():
-            (staged / name).write_text(json.dumps(questions, indent=1), encoding="utf-8")
-        tokenizer.save_pretrained(staged)
-        make_config(tokenizer).save_pretrained(staged)
-        try:
-            staged.rename(folder)
-        except OSError:
-            if not folder.exists():  # another process may have been first
-                raise
+        with writing(folder, "; choose another --demo_dir"):
+            staged.mkdir(parents=True)
+            for name, questions in make_questions(seed).items():
+                (staged / name).write_text(json.dumps(questions, indent=1), encoding="utf-8")
+            tokenizer.save_pretrained(staged)
+            make_config(tokenizer).save_pretrained(staged)
+            try:
+                staged.rename(folder)
+            except OSError:
+                if not folder.exists():  # another process may have been first
+                    raise
     finally:
         shutil.rmtree(staged, ignore_errors=True)

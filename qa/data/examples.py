@@ -17,10 +17,10 @@ import numpy as np
 from datasets import Dataset, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 
-from qa.data.cache import cache_folder, table_key
+from qa.data.cache import CACHE_ADVICE, cache_folder, table_key
 from qa.data.checks import InvalidRow, Problem, check_row
 from qa.data.sources import Sources
-from qa.runtime.errors import UserError, one_line
+from qa.io.files import writing
 
 FEATURES = Features(
     {
@@ -98,20 +98,17 @@ def make_split(name: str, sources: Sources, has_unanswerable: bool | None, cache
     id_hashes = array("Q")  # of each example
     rows_before: list[int] = []  # how many examples precede each problem
     try:
-        with ArrowWriter(features=STORED_FEATURES, path=str(staged), writer_batch_size=WRITE_BATCH) as writer:
-            for place, example in check_split(split, sources, has_unanswerable, rows_before):
-                id_hashes.append(short_hash(example["id"]))
-                writer.write(example | {"place": place})
-            writer.finalize()
-        if not len(id_hashes):
-            split.examples = Dataset.from_dict({key: [] for key in FEATURES}, features=FEATURES)
-            return split
-        final = folder / f"{table_key(Dataset.from_file(str(staged)).data.table)}.arrow"
-        os.replace(staged, final)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written: {one_line(error)}; free some space, or set --cache_dir"
-        ) from None
+        with writing(folder, CACHE_ADVICE):
+            with ArrowWriter(features=STORED_FEATURES, path=str(staged), writer_batch_size=WRITE_BATCH) as writer:
+                for place, example in check_split(split, sources, has_unanswerable, rows_before):
+                    id_hashes.append(short_hash(example["id"]))
+                    writer.write(example | {"place": place})
+                writer.finalize()
+            if not len(id_hashes):
+                split.examples = Dataset.from_dict({key: [] for key in FEATURES}, features=FEATURES)
+                return split
+            final = folder / f"{table_key(Dataset.from_file(str(staged)).data.table)}.arrow"
+            os.replace(staged, final)
     finally:
         staged.unlink(missing_ok=True)
     stored = Dataset.from_file(str(final))

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from datasets import load_dataset
 
+from qa.data.cache import CACHE_ADVICE
 from qa.data.formats import read_file
+from qa.io.files import is_disk_error
 from qa.runtime.console import warn
-from qa.runtime.errors import UserError, one_line
+from qa.runtime.errors import UserError, one_line, writing_error
 
 if TYPE_CHECKING:
     from qa.options.arguments import DataArguments
@@ -85,6 +87,8 @@ def read_dataset(
     try:
         loaded = load_dataset(source, config, cache_dir=cache_dir)
     except Exception as error:  # the Hub's client and the builders raise dozens of unrelated types
+        if is_disk_error(error):
+            raise writing_error(None, error, f"dataset {source}: the cache of downloads", CACHE_ADVICE) from None
         raise UserError(
             f"dataset {source} could not be loaded: {one_line(error)}; check the name and the network, log in with"
             " `hf auth login`, give --train_file and --validation_file, or try --config configs/demo.yaml"

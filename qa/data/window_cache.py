@@ -10,8 +10,9 @@ from datasets import Dataset
 from filelock import FileLock
 
 from qa.data import make_windows
-from qa.data.cache import cache_folder, table_key
+from qa.data.cache import CACHE_ADVICE, cache_folder, table_key
 from qa.data.windows import FEATURES, WINDOW_FORMAT, WindowSettings
+from qa.io.files import writing
 from qa.options.arguments import DataArguments
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def load_windows(
     settings = WindowSettings.from_args(args)
     key = content_key(examples, tokenizer, settings)
     folder = cache_folder(cache_dir, "qa_windows")
-    with FileLock(folder / f"{key}.lock"):
+    with writing(folder, CACHE_ADVICE), FileLock(folder / f"{key}.lock"):
         return examples.with_format(None).map(
             make_windows.make_windows,
             with_indices=True,

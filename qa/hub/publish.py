@@ -205,7 +205,7 @@ def check_model_folder(folder: Path) -> None:
     """Check that a folder contains a finished model, and that all of its weights can be read.
 
     Raises:
-        UserError: a file is missing, or the weights are incomplete, not in safetensors format, or not those of the model.
+        UserError: a file is missing, or the weights are incomplete, not the model's, or not in safetensors format.
     """
     for name in (run_folder.CONFIG, run_folder.TOKENIZER, run_folder.SCORES, FINISHED):
         if not (folder / name).is_file():

@@ -22,14 +22,17 @@ def mark_in_sentence(context: str, start: int, end: int) -> str:
 
 def format_answer(answer: dict, context: str) -> str:
     """Return one answer as a table of at most ``WIDTH`` columns."""
-    rows = [("answer", " ".join(answer["answer"].split()) or "(none)"), ("score", f"{answer['score']:.4f}")]
+    rows = [*wrapped("answer", answer["answer"] or "(none)"), ("score", f"{answer['score']:.4f}")]
     if answer["answer"]:
         rows.append(("position", f"characters {answer['start']} to {answer['end']}"))
-        lines = textwrap.wrap(
-            mark_in_sentence(context, answer["start"], answer["end"]), WIDTH - NAMES, break_on_hyphens=False
-        )
-        rows += [("sentence" if not number else "", line) for number, line in enumerate(lines)]
+        rows += wrapped("sentence", mark_in_sentence(context, answer["start"], answer["end"]))
     return table(rows)
+
+
+def wrapped(name: str, text: str) -> list[tuple[str, str]]:
+    """Return the lines of a text as rows of a table, the first one with its name."""
+    lines = textwrap.wrap(" ".join(text.split()), WIDTH - NAMES, break_on_hyphens=False)
+    return [(name if not number else "", line) for number, line in enumerate(lines)]
 
 
 def print_answers(answers: dict | list[dict], context: str) -> None:

@@ -1,14 +1,20 @@
 """Write files atomically."""
 
+import contextlib
+import errno
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
 from qa.io.nearest import did_you_mean
 from qa.io.run_folder import reject_in_checkpoint
-from qa.runtime.errors import UserError
+from qa.runtime.errors import UserError, free_space, writing_error
+
+STDIO = "-"  # what stands for standard input or output in place of a path
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 def make_folder(path: str) -> Path:
@@ -24,7 +30,9 @@ def make_folder(path: str) -> Path:
         if not os.access(folder, os.W_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
-        raise UserError(f"{path}: cannot be used as the output folder: {error.strerror}") from None
+        raise UserError(
+            f"{path}: cannot be used as the output folder: {error.strerror} ({free_space(folder)})"
+        ) from None
     return folder
 
 
@@ -57,6 +65,11 @@ def check_writable(option: str, path: str) -> None:
         raise UserError(f"{option} {path}: {nearest} is not writable: give another folder")
 
 
+def is_device(path: Path) -> bool:
+    """Return whether a path is a pipe or a device, such as bash's ``<(...)`` and ``>(...)``."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def require_file(path: str) -> None:
     """Raise UserError unless ``path`` is a file."""
     if not Path(path).is_file():
@@ -64,19 +77,58 @@ def require_file(path: str) -> None:
         raise UserError(f"{path}: {'is a folder, not a file' if is_folder else 'no such file' + did_you_mean(path)}")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and rename it, so that it is never incomplete.
+def failed_to_write(error: BaseException) -> bool:
+    """Return whether an error is the system's; Rust libraries wrap it in types of their own."""
+    return isinstance(error, OSError) or "(os error " in str(error)
+
+
+def is_disk_error(error: BaseException | None) -> bool:
+    """Return whether a disk that is full or cannot be written is the cause of another library's error."""
+    while error is not None:
+        if getattr(error, "errno", None) in DISK_ERRORS or f"(os error {errno.ENOSPC})" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextlib.contextmanager
+def writing(path: Path, advice: str = "") -> Iterator[None]:
+    """Write a file or a folder in the block; a failure becomes a UserError with its path and the free space.
+
+    Args:
+        advice: what to do, to be printed after the reason.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # the path is a pipe, and its reader has seen enough
+        raise
+    except Exception as error:
+        if not failed_to_write(error):
+            raise
+        raise writing_error(path, error, advice=advice) from None
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name to write a file under, and rename it after the block, so that it is never incomplete.
 
     Raises:
         UserError: it cannot be written.
     """
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        with writing(path):
+            yield staged
+            os.replace(staged, path)
+    finally:
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file as a whole. Raises UserError if it cannot be written."""
+    with replacing(path) as staged:
         staged.write_bytes(content)
-        os.replace(staged, path)
-    except OSError as error:
-        staged.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def remove(path: Path) -> None:

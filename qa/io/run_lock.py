@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from qa.io.files import write_json
 from qa.io.run_folder import HOLDER, LOCK
-from qa.runtime.errors import UserError
+from qa.runtime.errors import UserError, writing_error
 
 
 @contextmanager
@@ -24,6 +24,8 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
     except Timeout:
         who = describe_holder(folder)
         raise UserError(f"{folder} is in use by {who}: wait for it, stop it, or give another --output_dir") from None
+    except OSError as error:
+        raise writing_error(folder / LOCK, error) from None
     try:
         since = datetime.now().isoformat(" ", timespec="seconds")
         write_json(holder, {"process": os.getpid(), "host": socket.gethostname(), "since": since})

@@ -9,10 +9,13 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers import AutoConfig, PretrainedConfig
 
+from qa.data.cache import CACHE_ADVICE
+from qa.io.files import is_disk_error
 from qa.io.nearest import did_you_mean, nearest_path
 from qa.io.run_folder import CONFIG
 from qa.options.arguments import ModelArguments
-from qa.runtime.errors import UserError, one_line
+from qa.runtime.console import warn
+from qa.runtime.errors import UserError, one_line, writing_error
 
 SIZE_LIMITS = (  # fields of a configuration, and their largest plausible value
     (("num_hidden_layers", "num_hidden_groups", "inner_group_num", "n_layer", "n_layers"), 1_000),
@@ -23,6 +26,8 @@ SIZE_LIMITS = (  # fields of a configuration, and their largest plausible value
 
 def loading_error(what: str, name: str, error: BaseException) -> UserError:
     """Return the error to report when the tokenizer or model ``name`` could not be loaded."""
+    if is_disk_error(error):
+        return writing_error(None, error, f"{what} {name}: the cache of downloads", CACHE_ADVICE)
     if Path(name).expanduser().is_dir():
         if not (Path(name) / CONFIG).is_file():
             return UserError(
@@ -91,7 +96,7 @@ def announce(name: str) -> None:
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise UserError(f"{name}: no such folder{did_you_mean(name)}")
         hint = f" (there is no such folder{did_you_mean(name)})" if nearest_path(name) else ""
-        print(f"looking for {name} on the Hub{hint}")
+        warn(f"looking for {name} on the Hub{hint}")
 
 
 def hub_options(args: ModelArguments) -> dict:

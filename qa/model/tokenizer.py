@@ -2,9 +2,10 @@
 
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from qa.io.files import failed_to_write
 from qa.model.loading import announce, hub_options, loading
 from qa.options.arguments import ModelArguments
-from qa.runtime.errors import UserError
+from qa.runtime.errors import UserError, one_line
 
 MIN_VOCABULARY_SHARE = 0.75  # of the model's vocabulary that its tokenizer has; some models pad theirs
 
@@ -61,7 +62,16 @@ def check_fit(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> N
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str) -> None:
-    """Save a tokenizer without the truncation and padding that its last call left in it."""
+    """Save a tokenizer without the truncation and padding that its last call left in it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    tokenizer.save_pretrained(folder)
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # tokenizers raises a bare Exception
+        if not failed_to_write(error):
+            raise
+        raise OSError(one_line(error)) from error

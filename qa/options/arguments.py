@@ -216,16 +216,16 @@ class AskArguments:
         None, "The question. Null: read questions from the terminal, one a line.", "ask", common=True
     )
     context: str | None = option(None, "The text to find the answer in.", "ask", common=True)
-    context_file: str | None = option(None, "UTF-8 file with the text, of any length.", "ask", common=True)
+    context_file: str | None = option(None, "UTF-8 file with the text; - for standard input.", "ask", common=True)
     input: str | None = option(
         None,
-        "Answer all questions of this file. JSON lines, CSV, Parquet or SQuAD JSON, with `question` and, unless there"
-        " is one text for all, `context`.",
+        "Answer all questions of this file; - for standard input. JSON lines, CSV, Parquet or SQuAD JSON, with"
+        " `question` and, unless there is one text for all, `context`; or lines of text, each a question.",
         "ask",
         common=True,
     )
     output: str | None = option(
-        None, "Write the answers to this file. JSON lines, in the same order.", "ask", common=True
+        None, "File for the answers. CSV by its name, else JSON lines; null: standard output.", "ask", common=True
     )
     top_k: int = option(1, "Number of answers, most probable first.", "ask", common=True)
     handle_impossible_answer: bool | None = option(

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 from qa.io import run_folder
-from qa.io.files import require_file
-from qa.options.arguments import AskArguments, EvaluationArguments, ModelArguments
+from qa.io.files import STDIO, is_device, require_file
+from qa.options.arguments import AskArguments, DataArguments, EvaluationArguments, ModelArguments
+from qa.runtime.console import warn
 from qa.runtime.errors import UserError
 
 
@@ -68,20 +69,36 @@ def check_ask_options(model_args: ModelArguments, ask: AskArguments) -> None:
         raise UserError("no model given: --model_name_or_path my_qa_model")
     if ask.input and ask.question:
         raise UserError("give either --question or --input")
-    if bool(ask.input) != bool(ask.output):
-        raise UserError("--input questions.jsonl and --output answers.jsonl require each other")
-    if not ask.input and not ask.question and not sys.stdin.isatty():
-        raise UserError('no question given: --question "...", or --input FILE --output FILE for many')
+    if ask.output and not ask.input:
+        raise UserError("--output needs --input, the questions: a file, or - for standard input")
+    if not ask.input and not ask.question and (not sys.stdin.isatty() or ask.context_file == STDIO):
+        raise UserError('no question given: --question "...", or --input FILE for many (- for standard input)')
+    if ask.input == ask.context_file == STDIO:
+        raise UserError("--input - and --context_file - would both read standard input: give a file for one of them")
     both = ask.context is not None and ask.context_file is not None
     if both or (not ask.input and ask.context is None and ask.context_file is None):
         raise UserError("give the text with either --context or --context_file")
     for path in (ask.context_file, ask.input):
-        if path:
+        if path and path != STDIO and not is_device(Path(path)):
             require_file(path)
-    if ask.output:
+    if ask.output and ask.output != STDIO:
         run_folder.reject_in_checkpoint(ask.output)
         output = Path(ask.output)
         if output.is_dir() or not output.parent.is_dir():
             raise UserError(f"output {ask.output}: must be a file in a folder that exists")
-        if ask.input and output.exists() and output.samefile(ask.input):
+        if ask.input != STDIO and output.exists() and output.samefile(str(ask.input)):
             raise UserError("--output must not be the file of --input")
+
+
+def warn_of_unused_threshold(given: float | None, ask: AskArguments, saved: DataArguments) -> None:
+    """Warn if a ``null_score_diff_threshold`` was given to a model that answers every question.
+
+    Args:
+        saved: the settings of the model.
+    """
+    as_trained = ask.handle_impossible_answer is None
+    if given is None or (saved.version_2_with_negative if as_trained else ask.handle_impossible_answer):
+        return
+    trained = "the model was not trained to abstain; --handle_impossible_answer true lets it"
+    reason = trained if as_trained else "handle_impossible_answer is false"
+    warn(f"note: null_score_diff_threshold has no effect: {reason}")

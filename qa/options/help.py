@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from qa.options.arguments import GROUPS
 from qa.options.option import Option, value_type
 from qa.options.table import OTHERS, RUN, find_option
+from qa.runtime.process import run_command
+from qa.runtime.streams import CLOSED_PIPE
 
 HELP_FLAGS = {"-h", "--help", "--help_all", "--help-all"}
 WIDTH, INDENT = 80, 32  # columns of a line, and of the names
@@ -28,9 +30,9 @@ def print_help_if_asked(command: str, description: str, config: Path | None = No
         return
     rows = [row for row in (*OTHERS, *RUN) if row.common]
     try:
-        print(common_help(command, description, rows, config), flush=True)
-    except BrokenPipeError:  # of a pager that was closed
-        sys.stderr.close()
+        run_command(lambda: print(common_help(command, description, rows, config)))
+    except SystemExit as stop:
+        sys.exit(0 if stop.code == CLOSED_PIPE else stop.code)  # a pager that was closed has shown enough
     sys.exit()
 
 

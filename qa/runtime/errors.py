@@ -1,5 +1,8 @@
 """Errors that a user can fix, which every command reports in one line."""
 
+import shutil
+from pathlib import Path
+
 
 class UserError(Exception):
     """An error whose message is one line: what is wrong, where, and what to do. A command exits with status 2."""
@@ -13,3 +16,17 @@ def one_line(error: BaseException) -> str:
         return type(error).__name__
     continues = lines[0].endswith(":") or (len(lines) > 1 and lines[1].startswith("- "))
     return (" ".join(lines) if continues else lines[0])[:300]
+
+
+def free_space(path: Path) -> str:
+    """Return how much is free on the disk of a file or folder, which need not exist."""
+    path = path.expanduser().absolute()
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    return f"{shutil.disk_usage(existing).free / 2**30:.2f} GiB free on the disk"
+
+
+def writing_error(path: Path | None, error: BaseException, name: str = "", advice: str = "") -> UserError:
+    """Return the error to report when a file could not be written; None as its path leaves out the free space."""
+    reason = getattr(error, "strerror", None) or one_line(error)
+    space = f" ({free_space(path)})" if path else ""
+    return UserError(f"{name or path}: cannot be written: {reason}{space}{advice}")

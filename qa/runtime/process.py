@@ -7,12 +7,14 @@ import io
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 
 from qa.runtime.console import closing_bars, on_terminal, process_rank, warn
 from qa.runtime.errors import UserError
 from qa.runtime.packages import missing_packages_as_errors
+from qa.runtime.streams import CLOSED_PIPE, checked_streams
 
 REPORT_DELAY = 5  # seconds that other processes wait for the main one to report the same error
 
@@ -36,6 +38,7 @@ def configure_process() -> None:
         disable_progress_bars()
     transformers_logging.disable_progress_bar()  # of reading and writing weights; training has its own
     hub_logging.set_verbosity_error()  # hides its retries; a failed download is reported in one line
+    threading.excepthook = report_thread_error
     # cuDNN's attention builds a plan for each new length, which can take longer than a step.
     torch.backends.cuda.enable_cudnn_sdp(False)
     if "LOCAL_RANK" in os.environ and not torch.accelerator.is_available():
@@ -54,6 +57,12 @@ def silence_process() -> None:
     transformers_logging.set_verbosity_error()
 
 
+def report_thread_error(args: threading.ExceptHookArgs) -> None:
+    """Print the traceback of a thread, except TensorBoard's, whose errors are raised again by its next call."""
+    if not type(args.thread).__module__.startswith("tensorboard"):
+        threading.__excepthook__(args)
+
+
 def allow_tf32(allowed: bool) -> None:
     """Multiply fp32 matrices in TF32 on GPUs that support it, if ``allowed``."""
     import torch
@@ -63,23 +72,35 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command's ``main``; a ``UserError`` becomes one line on stderr and exit status 2."""
-    for stream in (sys.stdout, sys.stderr):  # a file on Windows, or a C locale, cannot encode every answer
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    """Run a command's ``main``, and write what it printed.
+
+    A ``UserError`` becomes one line on stderr and exit status 2, as does a standard output that cannot be written. A
+    closed pipe ends the command silently.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    with checked_streams():
+        status = exit_status(main)
+        status = exit_status(lambda: sys.stdout.flush()) or status
+    if status:
+        sys.exit(status)
+
+
+def exit_status(work: Callable[[], None]) -> int | str:
+    """Run ``work``, report what it raises to end the command, and return the status to end it with."""
     try:
         with missing_packages_as_errors(), closing_bars():
-            main()
+            work()
     except UserError as error:
         if process_rank():  # the main process reports an error of all of them; then the launcher ends this one
             time.sleep(REPORT_DELAY)
             print(f"error in process {process_rank()}: {error}", file=sys.stderr)
         warn(f"error: {error}")
-        sys.exit(2)
+        return 2
     except KeyboardInterrupt:
         warn("interrupted")
-        sys.exit(130)
+        return 130
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+        return CLOSED_PIPE
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0

@@ -11,7 +11,7 @@ from transformers import Trainer
 
 from qa.io import run_folder
 from qa.options.training_arguments import TrainingOptions
-from qa.runtime.errors import UserError, one_line
+from qa.runtime.errors import UserError, free_space, one_line
 from qa.training import checkpoints
 from qa.training.failure import check_finite_weights
 from qa.training.resolved import ResolvedRun
@@ -54,10 +54,9 @@ class CheckpointSaving(Trainer):
             if self.is_world_process_zero():
                 self.commit(self.staging, final, kind)
         except (OSError, RuntimeError, SafetensorError) as error:
-            free = shutil.disk_usage(folder).free
             raise UserError(
-                f"{final} could not be saved, with {free / 2**30:.2f} GiB free on the disk: {one_line(error)}. Earlier"
-                " checkpoints are intact: free some space and rerun the same command to resume"
+                f"{final} could not be saved, with {free_space(folder)}: {one_line(error)}. Earlier checkpoints are"
+                " intact: free some space and rerun the same command to resume"
             ) from error
         finally:
             if self.is_world_process_zero():

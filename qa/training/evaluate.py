@@ -13,6 +13,7 @@ from qa.data.windows import WindowArrays, WindowSettings, check_lengths
 from qa.evaluation.evaluator import Evaluation, Evaluator, ScoredAnswers
 from qa.evaluation.inputs import read_logits, read_null_odds, read_predictions
 from qa.evaluation.scores import gold_answers, score_predictions
+from qa.io.files import replacing
 from qa.model.device import device_precision
 from qa.model.loading import load_config, position_limit
 from qa.model.tokenizer import check_fit
@@ -99,5 +100,6 @@ def run_model(
         sys.exit()  # the main process has all answers, and writes them
     if save_logits:
         assert predictions.start_logits is not None and predictions.end_logits is not None, "keep_logits was set"
-        np.savez(save_logits, start=predictions.start_logits, end=predictions.end_logits)
+        with replacing(Path(save_logits)) as staged, staged.open("wb") as file:
+            np.savez(file, start=predictions.start_logits, end=predictions.end_logits)
     return evaluated.scored, evaluated.metrics

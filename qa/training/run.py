@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, set_seed
 from transformers.trainer_utils import TrainOutput
 
 from qa.evaluation.evaluator import Evaluator
-from qa.io.files import make_folder
+from qa.io.files import is_disk_error, make_folder
 from qa.io.run_folder import find_checkpoints, step_of
 from qa.io.run_lock import lock_run_folder
 from qa.model.weights import load_model
@@ -22,7 +22,7 @@ from qa.options.saved import as_settings, with_full_paths
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import closing_bars, warn
 from qa.runtime.distributed import on_main_process
-from qa.runtime.errors import UserError, one_line
+from qa.runtime.errors import UserError, one_line, writing_error
 from qa.training.checkpoints import check_space, count_checkpoints
 from qa.training.finish import FinishedRun, print_results, write_results
 from qa.training.interruption import SignalHandler, TrainingInterrupted
@@ -30,7 +30,7 @@ from qa.training.kept_weights import CheckpointWeightsCallback, check_kept_score
 from qa.training.prepare import PreparedSplit
 from qa.training.resolved import ResolvedRun, trainer_arguments, warn_of_uneven_step
 from qa.training.resume import find_start
-from qa.training.trainer import QATrainer
+from qa.training.trainer import RESUME_ADVICE, QATrainer
 
 
 @contextmanager
@@ -133,6 +133,10 @@ def train(trainer: QATrainer, start: Path | None) -> TrainOutput:
         raise UserError(f"training cannot start: {one_line(error)}") from error
     except SafetensorError as error:  # of the best checkpoint at the end; one to resume from has been verified
         raise not_kept(trainer.state, one_line(error)) from None
+    except OSError as error:  # of TensorBoard; those of checkpoints are reported with what they leave intact
+        if not is_disk_error(error):
+            raise
+        raise writing_error(trainer.args.folder, error, advice=RESUME_ADVICE) from error
     except TrainingInterrupted as stopped:
         warn(str(stopped))
         sys.exit(stopped.status)

@@ -19,8 +19,8 @@ from transformers.trainer_utils import seed_worker
 from qa.data.windows import column
 from qa.evaluation.evaluator import Evaluator, ScoredAnswers, plain_metrics
 from qa.io import run_folder
-from qa.io.files import write_yaml
-from qa.io.run_folder import SETTINGS
+from qa.io.files import write_yaml, writing
+from qa.io.run_folder import SETTINGS, WEIGHTS
 from qa.model.batching import Collator, WindowRows, by_length, make_dataloader
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
@@ -42,6 +42,8 @@ from qa.training.progress import FORWARD, ProgressCallback
 from qa.training.recovery import RecoveryCallback
 from qa.training.resolved import ResolvedRun
 from qa.training.sampling import FixedOrderSampler, LengthGroupedSampler, choose_batch_lengths
+
+RESUME_ADVICE = "; free some space and rerun the same command to resume"
 
 
 @dataclass(frozen=True)
@@ -265,10 +267,18 @@ class QATrainer(CheckpointSaving):
                 write_yaml(folder / SETTINGS, self.settings)
 
     def save_finished(self) -> None:
-        """Save the kept model, and move it to ``output_dir`` when it is complete."""
+        """Save the kept model, and move it to ``output_dir`` when it is complete.
+
+        Raises:
+            UserError: weights that are not finite, or a model that could not be written.
+        """
         check_finite_weights(self.model, self.state, self.args)
         staged = self.args.folder / run_folder.STAGING / "model"
-        self.save_model(str(staged))
-        if self.is_world_process_zero():
-            checkpoints.move_into_place(staged, self.args.folder)
-            shutil.rmtree(staged.parent, ignore_errors=True)
+        try:
+            with writing(self.args.folder / WEIGHTS, RESUME_ADVICE):
+                self.save_model(str(staged))
+                if self.is_world_process_zero():
+                    checkpoints.move_into_place(staged, self.args.folder)
+        finally:
+            if self.is_world_process_zero():
+                shutil.rmtree(staged.parent, ignore_errors=True)

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -23,13 +24,14 @@ import torch
 from accelerate.commands.launch import launch_command_parser
 from helpers.builders import squad
 from helpers.commands import run
-from helpers.documents import DOCUMENTS, README, REPOSITORY, blocks, commands
+from helpers.documents import DOCUMENTS, README, REPOSITORY, blocks, commands, pipelines
 from torch.distributed.run import get_args_parser
 from transformers import AlbertConfig, AlbertForQuestionAnswering
 
 from qa.runtime.errors import UserError
 
 ALL = sorted({command for document in DOCUMENTS for command in commands(document)})
+PIPELINES = [line for document in DOCUMENTS for line in pipelines(document)]
 SENTINEL = "--no_such_option"
 
 # Commands that are only parsed here, and where what they do is tested.
@@ -242,6 +244,18 @@ def test_commands_run(command, workplace, tmp_path, monkeypatch):
         shutil.rmtree(folder / "squad_v2")
     monkeypatch.chdir(folder)
     execute(command)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="these lines are for bash")
+@pytest.mark.parametrize("line", PIPELINES)
+def test_pipelines_run(line, workplace, tmp_path, monkeypatch):
+    folder = tmp_path / "workplace"
+    shutil.copytree(workplace, folder, symlinks=True)
+    python = 'python() { "$PYTHON" "$REPOSITORY/$1" "${@:2}"; }\n'
+    environment = os.environ | {"PYTHON": sys.executable, "REPOSITORY": str(REPOSITORY)}
+    done = subprocess.run(["bash", "-c", python + line], cwd=folder, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() or (folder / "answers.jsonl").read_text(encoding="utf-8").count("\n") > 1
 
 
 WITH_PYTHON = [document for document in DOCUMENTS if any(blocks(document, "python"))]

@@ -32,14 +32,28 @@ def prose(document: Path) -> str:
 def commands(document: Path) -> Iterator[str]:
     """Yield every command line: of bash and PowerShell blocks, and ``python FILE.py --option`` within sentences.
 
-    Continued lines are joined, comments dropped, and lines joined by ``&&`` split.
+    Continued lines are joined, comments dropped, and lines joined by ``&&`` split. Those of ``pipelines`` are left out.
     """
-    for text in blocks(document, "bash", "powershell"):
-        for line in text.replace("\\\n", " ").splitlines():
+    for line in command_lines(document):
+        if not is_pipeline(line):
             words = split(line, comments=True)
             yield from (part for part in shlex.join(words).split(" '&&' ") if part)
     for line in re.findall(r"`(python \w+\.py --[^`]+)`", prose(document)):
         yield shlex.join(split(line))
+
+
+def command_lines(document: Path) -> Iterator[str]:
+    for text in blocks(document, "bash", "powershell"):
+        yield from text.replace("\\\n", " ").splitlines()
+
+
+def is_pipeline(line: str) -> bool:
+    return any(word in ("|", "<", ">") or word.startswith("<(") for word in split(line, comments=True))
+
+
+def pipelines(document: Path) -> Iterator[str]:
+    """Yield every line that only a shell can run: with pipes, redirections or process substitution."""
+    return filter(is_pipeline, command_lines(document))
 
 
 def split(line: str, comments: bool = False) -> list[str]:

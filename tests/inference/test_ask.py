@@ -331,7 +331,7 @@ def test_a_file_of_questions(trained, answerer, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
         answerer_module.TokenizedContext,
         "from_text",
-        staticmethod(lambda *a, make=TokenizedContext.from_text: made.append(1) or make(*a)),
+        staticmethod(lambda *a, make=TokenizedContext.from_text, **k: made.append(1) or make(*a, **k)),
     )
     source, output, text = tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "text.txt"
     text.write_text(CONTEXT, encoding="utf-8")
@@ -390,7 +390,8 @@ def test_asking_repeatedly(trained, monkeypatch, capsys):
         (("--model_name_or_path", "m"), "no question given"),
         (("--model_name_or_path", "m", "--question", "q"), "either --context or --context_file"),
         (("--model_name_or_path", "m", "--question", "q", "--context_file", "nowhere"), "nowhere: no such file"),
-        (("--model_name_or_path", "m", "--input", "i.jsonl"), "--input questions.jsonl and --output answers.jsonl"),
+        (("--model_name_or_path", "m", "--input", "i.jsonl"), "i.jsonl: no such file"),
+        (("--model_name_or_path", "m", "--output", "o.jsonl"), "--output needs --input"),
         (("--model_name_or_path", "m", "--input", "i", "--output", "o", "--question", "q"), "--question or --input"),
         (("--model_name_or_path", "m", "--input", "i", "--output", "o"), "i: no such file"),
         (("--top_k", "0"), "top_k must be at least 1"),
