@@ -81,6 +81,8 @@ def summary_rows(name: str, summary: dict, problems: list[Problem]) -> list[tupl
     for part in summary.get("sources", []):
         counts = f"{part['read']:,} read, {part['dropped']:,} dropped, {part['examples']:,} used"
         result.append(("source", f"{part['source']}: {counts}"))
+    for line in summary.get("shifts", []):
+        result += [("offsets" if not number else "", part) for number, part in enumerate(textwrap.wrap(line, 61))]
     for reason, count in summary["dropped_because"].items():
         result += [("dropped", f"{count:,}: {reason}"), *first_problems(problems, reason, "dropped")]
     for kind in summary["problems"]:
