@@ -105,7 +105,8 @@ def read_id(row: dict) -> str:
 def text_field(row: dict, name: str) -> str:
     value = row.get(name)
     if value is None or value != value:  # pandas writes a missing value as NaN
-        raise InvalidRow("missing field", f"has no `{name}`")
+        others = f", only {brief.repr(list(row))}; --columns {name}=NAME maps another name" if name not in row else ""
+        raise InvalidRow("missing field", f"has no `{name}`{others}")
     if not isinstance(value, str):
         raise InvalidRow(
             "field of a wrong type", f"`{name}` is {brief.repr(value)}; `question` and `context` must be text"
