@@ -41,7 +41,11 @@ WRITTEN = {  # by file of tests/fixtures/make_question_files.py: what is recogni
 
 
 def load(path, split: str = "train", **more):
-    return load_splits(DataArguments(**{f"{split}_file": str(path)}, **more), (split,))[split]
+    """Return the split of a file, usable or not; a file that is refused fails the test."""
+    try:
+        return read_splits(DataArguments(**{f"{split}_file": str(path)}, **more), (split,))[split]
+    except UserError as error:
+        pytest.fail(f"refused: {error}")
 
 
 def answers_of(split) -> list[list[tuple[str, int]]]:
@@ -245,7 +249,7 @@ def test_arrays_are_parsed_and_nothing_is_executed(tmp_path):
 def test_other_files_are_refused_with_what_to_do(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError) as error:
-        load(tmp_path / name)
+        load_splits(DataArguments(train_file=str(tmp_path / name)), ("train",))
     assert str(tmp_path / name) in str(error.value) and message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -253,9 +257,9 @@ def test_links_and_folders_are_refused_with_what_to_do(tmp_path):
     with pytest.raises(
         UserError, match=r"^https://docs\.google\.com/x/edit: a link, not a file; download it.* > CSV\)$"
     ):
-        load("https://docs.google.com/x/edit")
+        read_splits(DataArguments(train_file="https://docs.google.com/x/edit"), ("train",))
     with pytest.raises(UserError, match="is a folder, not a file; give its files, or the folder as --dataset_name"):
-        load(tmp_path)
+        read_splits(DataArguments(train_file=str(tmp_path)), ("train",))
 
 
 def test_unfinished_tasks_are_not_taken_for_unanswerable(tmp_path):
