@@ -1,23 +1,21 @@
 """Check one row: turn it into an example, repair what can be repaired, and report what is wrong.
 
-An ``answer_start`` is an offset in characters, from 0. If the answer is not there, the offset is tried in UTF-8 bytes
-and in UTF-16 code units; failing that, the answer's only occurrence in the context is used.
+An ``answer_start`` is an offset in characters, from 0. If the answer is not there, the shift that most wrong offsets of
+the source share is tried, then the offset in UTF-8 bytes and in UTF-16 code units; failing that, the answer's only
+occurrence in the context is used.
 """
 
-import ast
 import functools
 import re
-import reprlib
-import warnings
 from dataclasses import dataclass
 
-from qa.data.formats import Unreadable, parse_json
-from qa.runtime.console import count
+from qa.data.answers import InvalidRow, brief, has_answers, read_answers
+from qa.data.squad_json import Unreadable
 
+MISPLACED, OUT_OF_RANGE = "answer not at its offset", "answer_start out of range"
+SHIFTED = "offset shifted:"  # begins the reason of an answer that was located by the shift of its source
 UNITS = (("UTF-8 bytes", "utf-8", 1), ("UTF-16 units", "utf-16-le", 2))  # name, codec, bytes per unit
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd]")
-brief = reprlib.Repr()
-brief.maxstring = brief.maxother = 60
 
 
 @dataclass(frozen=True)
@@ -39,22 +37,17 @@ class Problem:
     done: str
 
 
-class InvalidRow(Exception):
-    """A row that cannot be used; ``reason`` and ``detail`` as in ``Problem``."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(detail)
-        self.reason, self.detail = reason, detail
-
-
 Finding = tuple[str, str, str]  # reason, detail, done
 
 
-def check_row(row, training: bool) -> tuple[dict, list[Finding]]:
-    """Return the example of a row, and the problems that were repaired or can be ignored.
+def check_row(row, training: bool, shift: int = 0) -> tuple[dict, list[Finding], int]:
+    """Return the example of a row, the problems that were repaired or can be ignored, and how many answers are shifted.
 
     Training needs answers that occur in the context. Evaluation only compares texts: it keeps other answers too, with
     an ``answer_start`` of -1.
+
+    Args:
+        shift: characters that most wrong offsets of the source lack (``offset_shift.find_shift``); 0: no such shift.
 
     Raises:
         InvalidRow: it is not a question, or, in training, its answer cannot be located.
@@ -66,7 +59,7 @@ def check_row(row, training: bool) -> tuple[dict, list[Finding]]:
     findings: list[Finding] = []
     key, question, context = read_id(row), text_field(row, "question"), text_field(row, "context")
     impossible = str(row.get("is_impossible")).strip().lower() in ("true", "1", "1.0")
-    if "answers" not in row and not impossible:
+    if not impossible and not has_answers(row):
         raise InvalidRow("missing field", f"has no `answers`, only {brief.repr(list(row))}")
     if not question.strip():
         raise InvalidRow("empty question", "the question is empty")
@@ -77,14 +70,14 @@ def check_row(row, training: bool) -> tuple[dict, list[Finding]]:
     for name, text in (("question", question), ("context", context)):
         if not (text.isascii() and text.isprintable()) and (found := control_character(text)):
             findings.append(("control character", f"`{name}` has {found}", "kept"))
-    answers = parse_answers(row.get("answers"))
+    answers = read_answers(row)
     if row.get("answers", "") is None and not impossible:
         findings.append(("answers are null", "`answers` is null: treated as no answer", "kept"))
     if impossible and answers:
         answers = []
         detail = "`is_impossible` is true, but there are answers: treated as no answer"
         findings.append(("is_impossible with answers", detail, "kept"))
-    texts, starts = check_answers(answers, context, training, findings)
+    texts, starts, shifted = check_answers(answers, context, training, shift, findings)
     title = row.get("title")
     example = {
         "id": key,
@@ -93,7 +86,7 @@ def check_row(row, training: bool) -> tuple[dict, list[Finding]]:
         "question": question,
         "answers": {"text": texts, "answer_start": starts},
     }
-    return example, findings
+    return example, findings, shifted
 
 
 def read_id(row: dict) -> str:
@@ -112,7 +105,8 @@ def read_id(row: dict) -> str:
 def text_field(row: dict, name: str) -> str:
     value = row.get(name)
     if value is None or value != value:  # pandas writes a missing value as NaN
-        raise InvalidRow("missing field", f"has no `{name}`")
+        others = f", only {brief.repr(list(row))}; --columns {name}=NAME maps another name" if name not in row else ""
+        raise InvalidRow("missing field", f"has no `{name}`{others}")
     if not isinstance(value, str):
         raise InvalidRow(
             "field of a wrong type", f"`{name}` is {brief.repr(value)}; `question` and `context` must be text"
@@ -143,72 +137,24 @@ def control_character(text: str) -> str:
     return f"U+{ord(found[0]):04X} at {found.start()}" if found else ""
 
 
-def parse_answers(value) -> list[tuple[str, object]]:
-    """Return (text, answer_start) pairs from any of the usual representations of answers; offsets are not checked.
-
-    Raises:
-        InvalidRow: the value has none of these forms.
-    """
-    if isinstance(value, str) and value.strip():
-        for parse in (parse_json, parse_literal):
-            try:
-                parsed = parse(value)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
-            return parse_answers(parsed)
-        raise InvalidRow(
-            "malformed answers",
-            f"`answers` is text that is not JSON: {brief.repr(value)}; write it as"
-            ' {"text": ["..."], "answer_start": [0]}',
-        )
-    if value is None or isinstance(value, str) or (isinstance(value, float) and value != value):
-        return []
-    if isinstance(value, dict) and {"text", "answer_start"} & value.keys():
-        texts, starts = as_list(value.get("text")), as_list(value.get("answer_start"))
-        if value.get("answer_start") is None:
-            starts = [None] * len(texts)
-        if len(texts) != len(starts):
-            raise InvalidRow(
-                "malformed answers", f"`answers` has {count(len(texts), 'text')} and {count(len(starts), 'start')}"
-            )
-        pairs = list(zip(texts, starts, strict=True))
-    elif isinstance(value, list) and {type(answer) for answer in value} <= {dict}:
-        pairs = [(answer.get("text"), answer.get("answer_start")) for answer in value]
-    else:
-        raise InvalidRow("malformed answers", f"`answers` must hold `text` and `answer_start`, not {brief.repr(value)}")
-    for text, _ in pairs:
-        if not isinstance(text, str):
-            raise InvalidRow("malformed answers", f"the text of an answer is {brief.repr(text)}, which is not text")
-    return pairs if any(text for text, _ in pairs) else []  # some datasets write [""] for no answer
-
-
-def as_list(value) -> list:
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def parse_literal(text: str):
-    """Return the value of a Python literal, as pandas writes a column of dicts to CSV."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about backslashes in the text
-        return ast.literal_eval(text)
-
-
 def check_answers(
-    answers: list[tuple[str, object]], context: str, training: bool, findings: list[Finding]
-) -> tuple[list[str], list[int]]:
-    """Return texts and starts of the answers that are kept; add one entry to ``findings`` for each kind of problem.
+    answers: list[tuple[str, object]], context: str, training: bool, shift: int, findings: list[Finding]
+) -> tuple[list[str], list[int], int]:
+    """Return texts and starts of the answers that are kept, and how many of them were located by ``shift``.
+
+    Adds one entry to ``findings`` for each kind of problem.
 
     Raises:
         InvalidRow: there are answers, but none can be kept.
     """
-    texts, starts = [], []
+    texts, starts, shifted = [], [], 0
     problems: dict[tuple[str, str], str] = {}
     for text, start in answers:
         reject_broken_character("answers", text)
         if not text or text.isspace():
             problems.setdefault(("answer only white space", "answer left out"), "an answer is only whitespace")
             continue
-        at, reason = locate(context, text, start)
+        at, reason = locate(context, text, start, shift)
         if reason:
             detail = f"{brief.repr(text)} is not at {brief.repr(start)}"
             if at >= 0:
@@ -220,17 +166,23 @@ def check_answers(
         if at >= 0 or not training:
             texts.append(text)
             starts.append(at)
+            shifted += reason is not None and reason.startswith(SHIFTED)
     if answers and not texts:
         (reason, _), detail = next(iter(problems.items()))
         raise InvalidRow(reason, detail)
     findings += [(reason, detail, done) for (reason, done), detail in problems.items()]
-    return texts, starts
+    return texts, starts, shifted
 
 
-def locate(context: str, text: str, start) -> tuple[int, str | None]:
-    """Return the offset of an answer in its context (-1: uncertain) and what is wrong with ``start``, or None."""
+def locate(context: str, text: str, start, shift: int = 0) -> tuple[int, str | None]:
+    """Return the offset of an answer in its context (-1: uncertain) and what is wrong with ``start``, or None.
+
+    Args:
+        shift: what to add to ``start`` if the text is not there; the text must be exactly at the sum.
+    """
     if type(start) is int and start >= 0 and context.startswith(text, start):
         return start, None
+    whole = False
     if start is None:
         start, reason = -1, "no answer_start"
     elif (
@@ -238,15 +190,27 @@ def locate(context: str, text: str, start) -> tuple[int, str | None]:
     ):  # also true of NaN and infinity
         start, reason = -1, "answer_start not a whole number"
     else:
-        start = int(start)
-        reason = "answer not at its offset" if 0 <= start < len(context) else "answer_start out of range"
+        start, whole = int(start), True
+        reason = MISPLACED if 0 <= start < len(context) else OUT_OF_RANGE
     if start >= 0 and context.startswith(text, start):
         return start, None
+    if shift and whole and start + shift >= 0:
+        if context.startswith(text, start + shift):
+            return start + shift, f"{SHIFTED} {describe_shift(shift)}"
+        shifted = {} if context.isascii() else dict(count_units(context, text, start + shift))
+        if len(shifted) == 1:
+            return next(iter(shifted)), f"{SHIFTED} {describe_shift(shift)}"
     counted = {} if start < 0 or context.isascii() else dict(count_units(context, text, start))
     if len(counted) == 1:
         return next(iter(counted.items()))
     first = context.find(text)
     return (first if first >= 0 and context.find(text, first + 1) < 0 else -1), reason
+
+
+def describe_shift(shift: int) -> str:
+    """Return in words where an offset is to which ``shift`` characters must be added."""
+    count = abs(shift)
+    return f"{count:,} character{'s' * (count > 1)} {'early' if shift > 0 else 'late'}"
 
 
 def count_units(context: str, text: str, start: int):

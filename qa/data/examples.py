@@ -17,8 +17,10 @@ import numpy as np
 from datasets import Dataset, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 
+from qa.data.answers import InvalidRow
 from qa.data.cache import CACHE_ADVICE, cache_folder, table_key
-from qa.data.checks import InvalidRow, Problem, check_row
+from qa.data.checks import Problem, check_row, describe_shift
+from qa.data.offset_shift import with_shifts
 from qa.data.sources import Sources
 from qa.io.files import writing
 
@@ -38,11 +40,27 @@ CHOSEN = "no answer"  # dropped because version_2_with_negative is false: as req
 
 @dataclass
 class Source:
-    """A file or dataset: how many questions were read from it, and how many of them were dropped."""
+    """A file or dataset: how many questions were read from it, and how many of them were dropped.
+
+    Attributes:
+        answers: of the questions that are used.
+        shift: characters that most wrong offsets lack (``offset_shift``); 0: they share no shift.
+        shifted: answers that were located by it.
+    """
 
     name: str
     read: int = 0
     dropped: int = 0
+    answers: int = 0
+    shift: int = 0
+    shifted: int = 0
+
+    def shift_line(self) -> str:
+        """Return how many answers were located by the shift; empty if none were."""
+        if not self.shifted:
+            return ""
+        verb = "answers are" if self.shifted > 1 else "answers is"
+        return f"{self.name}: {self.shifted:,} of {self.answers:,} {verb} {describe_shift(self.shift)} (corrected)"
 
 
 @dataclass
@@ -132,30 +150,32 @@ def check_split(
     """
     training = split.name == "train"
     first_places: dict[str, str] = {}  # by id
-    for index, place, row in sources.rows:
+    for index, place, row, shift in with_shifts(sources.rows):
+        source = split.sources[index]
         split.read += 1
-        split.sources[index].read += 1
+        source.read, source.shift = source.read + 1, shift
         try:
-            example, findings = check_row(row, training)
+            example, findings, shifted = check_row(row, training, shift)
             first = place if training else first_places.setdefault(example["id"], place)
             if first != place:
                 detail = f"its id {example['id']!r:.60} is already used by {first}: predictions are stored by id"
                 raise InvalidRow("duplicate id", detail)
         except InvalidRow as invalid:
             split.dropped[invalid.reason] += 1
-            split.sources[index].dropped += 1
+            source.dropped += 1
             split.problems.append(Problem(place, readable_id(row), invalid.reason, invalid.detail, "dropped"))
             rows_before.append(len(split.source_index))
             continue
         answered = bool(example["answers"]["text"])
         if training and not answered and has_unanswerable is False:
             split.dropped[CHOSEN] += 1
-            split.sources[index].dropped += 1
+            source.dropped += 1
             continue
         if findings:
             split.problems += [Problem(place, example["id"], *finding) for finding in findings]
             rows_before += [len(split.source_index)] * len(findings)
             split.repaired += any(done != "kept" for _, _, done in findings)
+        source.answers, source.shifted = source.answers + len(example["answers"]["text"]), source.shifted + shifted
         split.unanswerable += not answered
         split.source_index.append(index)
         yield place, example

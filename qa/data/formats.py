@@ -1,55 +1,69 @@
 """Read files of questions in any supported format, one row at a time, each with its place in the file."""
 
 import codecs
-import csv
 import gzip
 import io
 import itertools
-import json
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet
 
+from qa.data.annotation_tools import convert_exports
+from qa.data.csv_tables import read_csv
+from qa.data.squad_json import Unreadable, parse_json, read_item, read_lines, read_squad_json
 from qa.io.files import require_file
 from qa.runtime.errors import UserError, one_line
 
-FORMATS = (".json", ".jsonl", ".csv", ".parquet")
+__all__ = ["FORMATS", "Unreadable", "parse_json", "read_file", "read_text_file"]
+
+FORMATS = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+ADVICE = {  # for files that people have instead
+    **dict.fromkeys(
+        (".xlsx", ".xls", ".xlsm", ".ods", ".numbers"),
+        "a spreadsheet; save its sheet as CSV in UTF-8 (Excel: Save As > CSV UTF-8; LibreOffice: Save As > Text CSV)",
+    ),
+    **dict.fromkeys((".zip", ".7z", ".rar", ".tar", ".tgz"), "an archive; unpack it, and give the file inside"),
+    ".txt": "if it is a table, such as Excel's Unicode Text, rename it to .tsv or .csv; if JSON lines, to .jsonl",
+}
 BLOCK_BYTES, BATCH_ROWS = 1 << 20, 1000  # read at a time
 HEAD_BYTES = 1024  # enough to recognize an error page or a Git LFS pointer
 
 
-@dataclass(frozen=True)
-class Unreadable:
-    """Stand-in for a part of a file that is not a row.
-
-    Attributes:
-        why: what is wrong with it, to be printed after its place.
-    """
-
-    why: str
-
-
-def read_file(path: str) -> Iterator[tuple[str, object]]:
+def read_file(path: str, notes: list[str] | None = None) -> Iterator[tuple[str, object]]:
     """Yield (place, row) for every question of a file; rows are not checked.
 
     Args:
-        path: .json, .jsonl or .csv, each also gzipped (.gz), or .parquet.
+        path: .json, .jsonl, .csv or .tsv, each also gzipped (.gz), or .parquet.
+        notes: gets what was recognized in the file, such as "semicolon-separated", before the first row is yielded.
 
     Raises:
         UserError: the file does not exist, or its format is unknown or does not match its name.
     """
+    notes = [] if notes is None else notes
+    return convert_exports(read_rows(path, notes), notes)
+
+
+def read_rows(path: str, notes: list[str]) -> Iterator[tuple[str, object]]:
+    """Yield the rows as ``read_file`` does, those of annotation tools unchanged."""
+    if path.startswith(("http://", "https://")):
+        raise UserError(
+            f"{path}: a link, not a file; download it and give the file (Google Sheets: File > Download > CSV)"
+        )
     path = str(Path(path).expanduser())
     suffix = Path(path.removesuffix(".gz")).suffix.lower()
     if suffix not in FORMATS:
-        raise UserError(f"{path}: unknown format {suffix or '(no file extension)'}; supported: {', '.join(FORMATS)}")
+        kind = f"unknown format {suffix or '(no file extension)'}"
+        supported = f"supported: {', '.join(FORMATS)}"
+        raise UserError(f"{path}: {kind}: {ADVICE[suffix]}" if suffix in ADVICE else f"{path}: {kind}; {supported}")
     if suffix == ".parquet":
         yield from read_parquet(path)
-    elif suffix == ".csv":
-        with open_text(path, newline="") as file:
-            yield from read_csv(path, file)
+    elif suffix in (".csv", ".tsv"):
+        with open_text(path, newline="", is_table=True) as file:
+            if file.encoding == "utf-16":
+                notes.append("UTF-16")
+            yield from read_csv(path, file, notes)
     elif suffix == ".jsonl" and is_json_lines(path):
         with open_text(path, newline="\n") as file:
             yield from (item for place, row in read_lines(path, file) for item in read_item(place, row))
@@ -61,8 +75,10 @@ def reject_failed_download(path: str, head: bytes) -> None:
     """Check that a file does not begin like what a failed download leaves behind.
 
     Raises:
-        UserError: it is a Git LFS pointer or an HTML page.
+        UserError: it is a Git LFS pointer, an HTML page or a ZIP archive, as every .xlsx and .ods file is.
     """
+    if head.startswith(b"PK\x03\x04"):
+        raise UserError(f"{path}: a spreadsheet or ZIP archive in spite of its name; save it as CSV, or unpack it")
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path}: a Git LFS pointer, not the data; run `git lfs pull`")
     if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
@@ -89,13 +105,16 @@ def read_text_file(path: str) -> str:
         raise reading_error(path, error) from None
 
 
-def open_text(path: str, newline: str) -> io.TextIOBase:
+def open_text(path: str, newline: str, is_table: bool = False) -> io.TextIOWrapper:
     """Open a text file as ``read_text_file`` reads it, for files larger than memory.
 
     The whole file is decoded once beforehand, so that reading the stream cannot fail later.
+
+    Args:
+        is_table: UTF-16 with a byte order mark is decoded too: spreadsheets write it.
     """
     require_file(path)
-    decoder, done = codecs.getincrementaldecoder("utf-8-sig")(), 0
+    encoding, done = "utf-8-sig", 0
     try:
         with open(path, "rb") as file:
             reject_failed_download(path, file.read(HEAD_BYTES))
@@ -103,25 +122,35 @@ def open_text(path: str, newline: str) -> io.TextIOBase:
         with opener(path, "rb") as file:
             head = file.read(HEAD_BYTES)
             reject_failed_download(path, head)
+            if is_table and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                encoding = "utf-16"
+            elif is_table and b"\0" in head[:2]:
+                raise UserError(f"{path}: UTF-16 without a byte order mark; save it as UTF-8")
+            decoder = codecs.getincrementaldecoder(encoding)()
             for raw in itertools.chain([head], iter(lambda: file.read(BLOCK_BYTES), b"")):
                 pending = len(decoder.getstate()[0])
                 try:
                     decoder.decode(raw)
                 except UnicodeDecodeError as error:
-                    raise decoding_error(path, head, done - pending + error.start) from None
+                    raise decoding_error(path, head, done - pending + error.start, is_table) from None
                 done += len(raw)
         if decoder.getstate()[0]:
-            raise decoding_error(path, head, done - len(decoder.getstate()[0]))
+            raise decoding_error(path, head, done - len(decoder.getstate()[0]), is_table)
     except (EOFError, OSError, zlib.error) as error:
         raise reading_error(path, error) from None
-    return opener(path, "rt", encoding="utf-8-sig", newline=newline)
+    return opener(path, "rt", encoding=encoding, newline=newline)
 
 
-def decoding_error(path: str, head: bytes, byte: int) -> UserError:
+def decoding_error(path: str, head: bytes, byte: int, is_table: bool = False) -> UserError:
     if head[:2] == b"\x1f\x8b":
         return UserError(f"{path}: gzip data; rename it so that it ends in .gz")
-    kind = "UTF-16, not UTF-8" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else f"not UTF-8 at byte {byte}"
-    return UserError(f"{path}: {kind}; save it as UTF-8")
+    utf_16 = head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    if utf_16:
+        kind = f"not UTF-16 at byte {byte}, as its beginning says" if is_table else "UTF-16, not UTF-8"
+    else:
+        kind = f"not UTF-8 at byte {byte}"
+    excel = " (Excel: Save As > CSV UTF-8; its plain CSV is in the encoding of that computer)" if is_table else ""
+    return UserError(f"{path}: {kind}; save it as UTF-8{excel}")
 
 
 def reading_error(path: str, error: Exception) -> UserError:
@@ -158,115 +187,3 @@ def read_parquet(path: str) -> Iterator[tuple[str, dict]]:
         raise
     except Exception as error:  # pyarrow raises many types for corrupt sizes, types and text
         raise UserError(f"{path}: not a Parquet file, or a corrupt one: {one_line(error)}") from None
-
-
-def read_csv(path: str, file: Iterable[str]) -> Iterator[tuple[str, object]]:
-    """Yield the rows of a CSV file with a header; strict, because a stray quote would swallow the rows after it."""
-    csv.field_size_limit(1 << 30)
-    reader = csv.DictReader(file, strict=True)
-    try:
-        names = reader.fieldnames or []
-        if len(set(names)) < len(names):
-            raise UserError(f"{path}, line 1: two columns have the same name")
-        for number, row in enumerate(reader, 1):
-            place = f"{path}, row {number}"
-            if None in row or None in row.values():
-                why = f"does not have as many values as the header ({len(names)}); quote values that contain commas"
-                yield place, Unreadable(why)
-            else:
-                yield place, row
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num + 1}: not CSV: {one_line(error)}") from None
-
-
-def unique_keys(pairs: list[tuple[str, object]]) -> dict:
-    """Return a JSON object as a dict; ``json`` alone would silently keep the last value of a repeated key.
-
-    Raises:
-        ValueError: a key is repeated with another value.
-    """
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        for key, value in pairs:
-            if result[key] != value:
-                raise ValueError(f"duplicate key `{key}` in one object, with {value!r:.40} and {result[key]!r:.40}")
-    return result
-
-
-def parse_json(text: str):
-    """Return the value of a JSON text.
-
-    Raises:
-        ValueError: it is not JSON, repeats a key with another value, or is nested too deeply.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=unique_keys)
-    except RecursionError:
-        raise ValueError("nested too deeply for SQuAD data") from None
-
-
-def read_squad_json(path: str, text: str, by_line: bool = False) -> Iterator[tuple[str, object]]:
-    """Yield (place, row) from nested SQuAD JSON, a list of rows, ``{"data": rows}``, or one row per line.
-
-    Args:
-        by_line: the file is named .jsonl: it counts as JSON lines if any line is a row, else only if the first is.
-    """
-    try:
-        root = parse_json(text)
-    except ValueError as error:
-        lines = read_lines(path, text.split("\n"))
-        head = list(itertools.islice(lines, None if by_line else 1))
-        if any(isinstance(row, dict) and "data" not in row for _, row in head):
-            for place, row in itertools.chain(head, lines):
-                yield from read_item(place, row)
-            return
-        if not head:
-            raise UserError(f"{path}: the file is empty") from None
-        place = f"{path}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else path
-        raise UserError(f"{place}: not JSON: {getattr(error, 'msg', None) or one_line(error)}") from None
-    items = root.get("data", [root] if by_line or "question" in root else None) if isinstance(root, dict) else root
-    if not isinstance(items, list):
-        raise UserError(f"{path}: no list of questions found: expected SQuAD's `data`, or a list of rows")
-    for number, item in enumerate(items, 1):
-        nested = isinstance(item, dict) and "paragraphs" in item
-        yield from read_item(f"{path}, {'article' if nested else 'row'} {number}", item)
-
-
-def read_lines(path: str, lines: Iterable[str]) -> Iterator[tuple[str, object]]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                row = parse_json(line)
-            except ValueError as error:
-                row = Unreadable(f"not JSON: {getattr(error, 'msg', None) or one_line(error)}")
-            yield f"{path}, line {number}", row
-
-
-def read_item(place: str, item) -> Iterator[tuple[str, object]]:
-    """Yield (place, row) for every question of an article of nested SQuAD JSON, or a flat row unchanged."""
-    if not (isinstance(item, dict) and "paragraphs" in item):
-        yield place, item
-        return
-    title = item.get("title")
-    for number, paragraph in enumerate(list_field(item, "paragraphs"), 1):
-        here = f"{place}, paragraph {number}"
-        if isinstance(paragraph, Unreadable):
-            yield place, paragraph
-            continue
-        if not isinstance(paragraph, dict):
-            yield here, Unreadable("is not an object with `context` and `qas`")
-            continue
-        shared = {"title": title} | ({"context": paragraph["context"]} if "context" in paragraph else {})
-        questions = list_field(paragraph, "qas")
-        if "context" not in paragraph and not questions:
-            yield here, Unreadable("has no `context`")
-        for question_number, qa in enumerate(questions, 1):
-            if isinstance(qa, Unreadable):
-                yield here, qa
-            else:
-                yield f"{here}, question {question_number}", {**qa, **shared} if isinstance(qa, dict) else qa
-
-
-def list_field(parent: dict, key: str) -> list:
-    value = parent.get(key)
-    return value if isinstance(value, list) else [Unreadable(f"`{key}` is not a list")]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 from datasets import Dataset
 
 from qa.data.examples import Split, count_problems, make_split
+from qa.data.formats import FORMATS
 from qa.data.sources import Sources, open_sources
 from qa.runtime.console import count, warn
 from qa.runtime.errors import UserError
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from qa.options.arguments import DataArguments
 
 UNSCORED = "empty question"  # dropped in evaluation without changing the score of the others
+EVALUATION_NAMES = ("validation", "valid", "val", "dev", "eval", "test")  # in names of files, the most likely first
 
 
 def read_splits(
@@ -58,6 +63,39 @@ def split_sources(args: DataArguments, names: tuple[str, ...], seed: int, cache_
     if "validation" in sources:
         sources["validation"] = sources["validation"].first(args.max_eval_samples)
     return {name: sources[name] for name in sources if name in names}
+
+
+def no_split(args: DataArguments, name: str) -> UserError:
+    """Return the error of a split for which the arguments have no questions, with the option that gives some."""
+    if name == "train":
+        return UserError("no train questions: give --train_file, or a --dataset_name that has that split")
+    share = "--validation_split_percentage 10 holds out a tenth of the training questions"
+    if args.train_file:
+        beside = find_evaluation_file(args.train_file)
+        return UserError(f"no validation questions: give --validation_file{f' {beside}' if beside else ''}; {share}")
+    if args.dataset_name:
+        first = args.dataset_name[0]
+        return UserError(
+            f"no validation questions: {first} has no validation or test split; {share}, or name a dataset first that"
+            " has such a split"
+        )
+    return UserError("no validation questions: give --validation_file, or a --dataset_name that has that split")
+
+
+def find_evaluation_file(train_files: list[str]) -> str:
+    """Return the file beside the first training file whose name says it is for evaluation, quoted; empty if none is."""
+    folder = Path(train_files[0]).expanduser().parent
+    used = {Path(name).name for name in train_files}
+    files = [
+        path
+        for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
+        if Path(path.name.removesuffix(".gz")).suffix.lower() in FORMATS and path.name not in used
+    ]
+    for word in EVALUATION_NAMES:
+        for path in files:
+            if word in re.split("[^a-z]+", path.name.lower()):
+                return shlex.quote(str(path))
+    return ""
 
 
 def hold_out(train: Sources, percentage: int, seed: int) -> tuple[Sources, Sources]:
@@ -149,6 +187,7 @@ def find_warnings(splits: dict[str, Split]) -> list[str]:
     """Return one line about the problems of each split, and one about contexts that the splits share."""
     lines = []
     for name, split in splits.items():
+        lines += [f"{name} data: {line}" for source in split.sources if (line := source.shift_line())]
         if split.problems:
             kinds = (f"{found:,} {reason} ({done})" for (reason, done), found in count_problems(split.problems).items())
             lines.append(f"{name} data: {', '.join(kinds)}; preprocess.py with the same options lists them")

@@ -93,15 +93,20 @@ def count_questions(split: Split, unused: dict[int, str]) -> dict:
     dropped = dropped_because(split, unused)
     problems = split.problems + unreachable_problems(split, unused)
     sources = by_source(split, unused)
-    return {
-        "read": split.read,
-        "dropped": dropped.total(),
-        "repaired": split.repaired,
-        "examples": len(split.examples) - len(unused),
-        "unanswerable": split.unanswerable,
-        "dropped_because": dict(dropped),
-        "problems": [
-            {"reason": reason, "done": done, "count": number}
-            for (reason, done), number in count_problems(problems).items()
-        ],
-    } | ({"sources": sources} if sources else {})
+    shifts = {source.name: source.shift_line() for source in split.sources if source.shifted}
+    return (
+        {
+            "read": split.read,
+            "dropped": dropped.total(),
+            "repaired": split.repaired,
+            "examples": len(split.examples) - len(unused),
+            "unanswerable": split.unanswerable,
+            "dropped_because": dict(dropped),
+            "problems": [
+                {"reason": reason, "done": done, "count": number}
+                for (reason, done), number in count_problems(problems).items()
+            ],
+        }
+        | ({"sources": sources} if sources else {})
+        | ({"shifts": list(shifts.values())} if shifts else {})
+    )

@@ -63,7 +63,7 @@ def read_rows(path: str, plain: bool) -> Iterator[tuple[str, object]]:
     if first.lstrip().startswith(("{", "[")):
         yield from read_squad_json(name, text, by_line=True)
     elif "question" in first.replace('"', "").replace(";", ",").replace("\t", ",").split(","):
-        yield from read_csv(name, io.StringIO(text, newline=""))
+        yield from read_csv(name, io.StringIO(text, newline=""), notes=[])
     elif first and not plain:
         raise UserError(
             f"{name}: not JSON, nor CSV with a column `question`; lines of text are questions about the text of"

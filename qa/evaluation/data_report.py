@@ -81,6 +81,7 @@ def summary_rows(name: str, summary: dict, problems: list[Problem]) -> list[tupl
     for part in summary.get("sources", []):
         counts = f"{part['read']:,} read, {part['dropped']:,} dropped, {part['examples']:,} used"
         result.append(("source", f"{part['source']}: {counts}"))
+    result += [("offsets", line) for line in summary.get("shifts", [])]
     for reason, number in summary["dropped_because"].items():
         result += [("dropped", f"{number:,}: {reason}"), *first_problems(problems, reason, "dropped")]
     for kind in summary["problems"]:

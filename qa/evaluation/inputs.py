@@ -8,7 +8,7 @@ import numpy as np
 
 from qa.data.examples import Split
 from qa.data.formats import read_text_file
-from qa.data.splits import load_splits
+from qa.data.splits import load_splits, no_split
 from qa.data.windows import WindowArrays
 from qa.inference.spans import LARGEST
 from qa.io.files import require_file
@@ -22,7 +22,7 @@ def load_validation(args: DataArguments, seed: int, cache_dir: str | None) -> Sp
     """Return the questions to evaluate on."""
     split = load_splits(args, ("validation",), seed, cache_dir).get("validation")
     if split is None:
-        raise UserError("no validation questions: give --validation_file, or a --dataset_name that has that split")
+        raise no_split(args, "validation")
     return split
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from qa.options.option import option, require, takes_list
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COLUMNS = ("id", "title", "context", "question", "answers", "is_impossible")
+COLUMNS = ("id", "title", "context", "question", "answers", "answer_start", "is_impossible")
 
 
 @dataclass

@@ -7,7 +7,7 @@ import numpy as np
 from datasets import Dataset
 
 from qa.data.examples import Split
-from qa.data.splits import has_unanswerable, load_splits
+from qa.data.splits import has_unanswerable, load_splits, no_split
 from qa.data.statistics import check_dropped, describe, is_reachable
 from qa.data.window_cache import load_windows
 from qa.data.windows import WindowArrays, column
@@ -40,12 +40,14 @@ def prepare_splits(
     Raises:
         UserError: a split is missing or unusable, the tokenizer's offsets are wrong, or too many questions are dropped.
     """
+    if data_args.train_file and not (data_args.validation_file or data_args.validation_split_percentage):
+        raise no_split(data_args, "validation")  # before the training file is read
     splits = load_splits(data_args, ("train", "validation"), seed, model_args.cache_dir)
     prepared: dict[str, PreparedSplit] = {}
     unreachable: dict[str, dict[int, str]] = {}
     for name in ("train", "validation"):
         if name not in splits:
-            raise UserError(f"no {name} questions: give --{name}_file, or a --dataset_name that has that split")
+            raise no_split(data_args, name)
         examples = splits[name].examples
         windows = load_windows(examples, tokenizer, data_args, model_args.cache_dir, name)
         statistics = WindowStatistics.from_windows(examples, windows)

@@ -10,7 +10,8 @@ from helpers.builders import squad
 from helpers.commands import run
 
 import preprocess
-from qa.data.checks import InvalidRow, locate, parse_answers
+from qa.data.answers import InvalidRow, parse_answers
+from qa.data.checks import locate
 from qa.data.splits import has_unanswerable, load_splits
 from qa.data.statistics import check_dropped, describe
 from qa.options.arguments import DataArguments
@@ -202,7 +203,12 @@ def test_held_out_share_is_disjoint_and_depends_on_the_seed(tmp_path):
         ("x.json", "3", "no list of questions found"),
         ("x.json", '{"data": 3}', "no list of questions found"),
         ("x.json", "[1]", "row 1: is not an object"),
-        ("x.json", '[{"question": "q", "context": "c"}]', "row 1: has no `id`"),
+        ("x.json", '[{"id": null, "question": "q", "context": "c"}]', "row 1: has no `id`"),
+        (
+            "x.json",
+            '[{"question": "q", "context": "c"}]',
+            "row 1: has no `answers`, only ['question', 'context', 'id']",
+        ),
         ("x.json", '[{"id": 1, "context": "c"}]', "row 1: has no `question`"),
         ("x.json", '[{"id": 1, "question": 2, "context": "c", "answers": []}]', "must be text"),
         ("x.json", '{"data": [{"paragraphs": [{"qas": []}]}]}', "article 1, paragraph 1: has no `context`"),
@@ -210,9 +216,10 @@ def test_held_out_share_is_disjoint_and_depends_on_the_seed(tmp_path):
         ("x.json", '[{"id": 1, "question": "q", "context": "c", "answers": 3}]', "row 1: `answers` must hold"),
         (
             "x.json",
-            '[{"id": 1, "question": "q", "context": "c", "answer": 3}]',
+            '[{"id": 1, "question": "q", "context": "c", "reply": 3}]',
             "has no `answers`, only ['id', 'question'",
         ),
+        ("x.json", '[{"id": 1, "question": "q", "context": "c", "answer": 3}]', "the text of an answer is 3"),
         ("x.json", '[{"id": "", "question": "q", "context": "c", "answers": []}]', "row 1: has no `id`"),
         ("x.json", '[{"id": 1, "question": "q", "context": "\\ud83d", "answers": []}]', "an unpaired surrogate at 0"),
         ("x.json", "[" * 100000, "nested too deeply"),

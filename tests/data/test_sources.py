@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict
@@ -149,6 +150,49 @@ def test_the_test_split_replaces_a_missing_validation_split(tmp_path, capsys):
     split = read_splits(args, ("validation",), cache_dir=str(tmp_path / "cache"))["validation"]
     assert split.examples["id"][:] == ["7"]
     assert "has no validation split: using its test split" in capsys.readouterr().err
+
+
+def train_without_validation(tiny_model, tmp_path, *argv) -> str:
+    """Return the error of train.py."""
+    with pytest.raises(UserError) as error:
+        run(train, "--config_name", tiny_model, "--output_dir", tmp_path / "run", "--cache_dir", tmp_path / "c", *argv)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (["test.json"], "test.json"),
+        (["test.jsonl", "squad_dev.jsonl.gz", "notes.txt"], "squad_dev.jsonl.gz"),
+        (["my test.csv", "train2.csv"], "my test.csv"),
+        (["validation.parquet", "dev.csv", "latest.csv"], "validation.parquet"),
+        (["latest.csv", "devices.json", "testing.txt"], None),
+    ],
+)
+def test_files_without_a_validation_file_name_the_one_beside_them(tiny_model, tmp_path, names, named):
+    train_file = tmp_path / "my_train.jsonl"
+    train_file.write_text("not read")
+    for name in names:
+        (tmp_path / name).write_text("")
+    found = f" {shlex.quote(str(tmp_path / named))}" if named else ""
+    assert train_without_validation(tiny_model, tmp_path, "--train_file", train_file) == (
+        f"no validation questions: give --validation_file{found}; --validation_split_percentage 10 holds out a tenth of"
+        " the training questions"
+    )
+
+
+def test_a_dataset_without_validation_and_test_split_gets_an_option_that_it_can_use(tiny_model, tmp_path):
+    (tmp_path / "data").mkdir()
+    rows = [question(number, "Sollen") for number in range(20)]
+    Dataset.from_list(rows).to_parquet(tmp_path / "data/train.parquet")
+    options = ("--dataset_name", tmp_path / "data", *SMALL)
+    message = train_without_validation(tiny_model, tmp_path, *options)
+    assert message.startswith(f"no validation questions: {tmp_path / 'data'} has no validation or test split; ")
+    advice = ("--validation_split_percentage", "10")
+    assert " ".join(advice) in message
+    run(preprocess, "--tokenizer_name", tiny_model, "--output_dir", tmp_path / "out", *options, *advice)
+    assert read(tmp_path / "out/summary.json")["validation"]["read"] == 2
 
 
 # Synthetic rows with the columns and types that the dataset viewers show.
