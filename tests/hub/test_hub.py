@@ -173,7 +173,7 @@ WRITES = ("POST", "PUT", "DELETE", "PATCH")
             None,
             "model",
             False,
-            "repository  USER/model|account     not known: no token found|state       not known without the account; if",
+            "repository  USER/model|account     not known: no token found|state       not known without the account",
         ),
     ],
 )
