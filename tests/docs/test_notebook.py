@@ -2,7 +2,7 @@
 
 import json
 import os
-import signal
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from helpers.documents import README, REPOSITORY, links
 from helpers.hub_server import WRITE, serve
+
+from qa.options.table import TABLE
 
 NOTEBOOK = REPOSITORY / "docs/colab.ipynb"
 CONTEXT = 'Pordana lies on the river "Welu". Mirel Tasko was a baker by trade.'
@@ -38,6 +40,14 @@ def test_the_notebook_is_linked_and_holds_no_token():
     assert "notebook_login()" in text and "hf_" not in text and "--token" not in text
 
 
+def test_the_commands_of_the_notebook_have_these_options():
+    source = "".join(line for cell in read_notebook()["cells"] for line in cell["source"])
+    commands = re.findall(r"!python (\w+\.py) (.*)", source)
+    assert {script for script, _ in commands} == {"train.py", "evaluate_qa.py", "ask.py", "publish.py"}
+    for _, options in commands:
+        assert set(re.findall(r"--(\w+)", options)) <= TABLE.keys() | {"config"}
+
+
 @pytest.fixture
 def clone(tmp_path) -> Path:
     """A folder that looks like a clone of the repository, for what the commands write into it."""
@@ -54,7 +64,7 @@ def kill_after_a_checkpoint(command: list[str], output: Path, **more) -> None:
     while not list(output.glob("checkpoint-*")):
         assert process.poll() is None, "it ended before its first checkpoint"
         time.sleep(0.2)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
 
 

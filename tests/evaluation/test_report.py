@@ -84,8 +84,9 @@ def test_report_loads_nothing_and_escapes_all_text():
 def test_report_names_its_data_model_date_and_versions():
     provenance = Provenance(data="a/dev.json, b <i>.json", model="runs/large", logits="saved.npz")
     page = render_report(make_evaluation(provenance=provenance))
-    (facts,) = re.findall(r'<dl id="facts">(.*?)</dl>', page, re.S)
-    rows = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", facts))
+    head = page.split("<script")[0]
+    rows = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", head))
+    assert rows.keys() == {"data", "model", "logits", "date", "versions"}
     assert rows.pop("versions") == f"albert-squad-qa {VERSION}, transformers {transformers.__version__}, torch " + (
         torch.__version__
     )
