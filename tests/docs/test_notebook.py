@@ -41,7 +41,7 @@ def test_the_notebook_is_linked_and_holds_no_token():
 
 
 def test_the_commands_of_the_notebook_have_these_options():
-    source = "".join(line for cell in read_notebook()["cells"] for line in cell["source"])
+    source = "\n".join("".join(cell["source"]) for cell in read_notebook()["cells"])
     commands = re.findall(r"!python (\w+\.py) (.*)", source)
     assert {script for script, _ in commands} == {"train.py", "evaluate_qa.py", "ask.py", "publish.py"}
     for _, options in commands:
