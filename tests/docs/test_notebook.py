@@ -93,7 +93,7 @@ def test_the_cells_run_and_continue_a_lost_run(clone, tmp_path, monkeypatch):
         }.items():
             monkeypatch.setenv(name, str(value))
         notebook = nbformat.read(NOTEBOOK, as_version=4)
-        client = nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(clone)}})
+        client = nbclient.NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(clone)}})
         client.execute()
         sent = hub.repositories["me/model"].files("main")
     printed = {
