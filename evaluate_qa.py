@@ -92,7 +92,8 @@ def main() -> None:
     output = make_folder(args.output_dir)
     warn_of_replaced_answers(output, split)
     if tokenizer is None:
-        evaluation = evaluate_predictions(split, unanswerable, eval_args.predictions, eval_args.null_odds)
+        files = eval_args.predictions, eval_args.null_odds
+        evaluation = evaluate_predictions(data_args, split, unanswerable, *files)
     else:
         files = eval_args.logits, eval_args.save_logits
         evaluation = evaluate_model(model_args, data_args, args, tokenizer, split, unanswerable, *files)

@@ -2,6 +2,7 @@
 
 Examples:
     python publish.py --model_dir my_qa_model --hub_model_id USER/NAME
+    python publish.py --model_dir my_qa_model --hub_model_id USER/NAME --dry_run
     python publish.py --model_dir my_qa_model --hub_model_id USER/NAME \\
         --private true --tag v1
 
@@ -26,6 +27,7 @@ if __name__ == "__main__":
 from pathlib import Path
 
 from qa.hub import publish as hub
+from qa.hub.dry_run import describe_upload
 from qa.io.nearest import did_you_mean
 from qa.options.arguments import PublishArguments
 from qa.options.parser import parse_arguments
@@ -40,7 +42,8 @@ def main() -> None:
     folder = Path(args.model_dir).expanduser()
     if not folder.is_dir():
         raise UserError(f"model_dir {args.model_dir}: no such folder{did_you_mean(folder)}")
-    print(f"published: {hub.push(folder, hub.Target(args.hub_model_id, args.private, args.revision, args.tag))}")
+    target = hub.Target(args.hub_model_id, args.private, args.revision, args.tag)
+    print(describe_upload(folder, target) if args.dry_run else f"published: {hub.push(folder, target)}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -68,10 +69,26 @@ class ScoredAnswers:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """Which files, folders and names an evaluation is of; empty where there is none."""
+
+    data: str = ""
+    model: str = ""
+    logits: str = ""
+    predictions: str = ""
+
+    @property
+    def name(self) -> str:
+        """What was evaluated: a name on the Hub, or the last part of a path."""
+        found = self.predictions or self.logits or self.model
+        return Path(found).resolve().name if Path(found).exists() else found
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The result of one evaluation; what follows ``null_odds`` is None for a file of predictions, without a model."""
 
-    name: str  # what was evaluated
+    provenance: Provenance
     examples: Dataset
     predictions: dict[str, str]
     scores: Scores  # of the predictions
@@ -146,7 +163,7 @@ class Evaluator:
         candidates = find_candidates(start_logits, end_logits, self.windows, self.args.n_best_size)
         return self(candidates, window_losses(start_logits, end_logits, self.windows))
 
-    def result(self, name: str, scored: ScoredAnswers, metrics: dict[str, float]) -> Evaluation:
+    def result(self, provenance: Provenance, scored: ScoredAnswers, metrics: dict[str, float]) -> Evaluation:
         """Return what the reports need: the scored answers with their examples and windows, and the ceiling.
 
         Args:
@@ -154,7 +171,7 @@ class Evaluator:
         """
         answers = scored.answers
         return Evaluation(
-            name=name,
+            provenance=provenance,
             examples=self.examples,
             predictions=answers.predictions,
             scores=scored.scores,

@@ -47,6 +47,13 @@ def warn_of_replaced_answers(output: Path, split: Split) -> None:
         )
 
 
+def describe_data(split: Split, args: DataArguments) -> str:
+    """Return which questions these are, for the report: files or datasets, and which part of them."""
+    names = ", ".join(source.name for source in split.sources)
+    share = args.validation_split_percentage
+    return f"{share} % of {names}, held out by seed" if share else names
+
+
 def read_by_id(path: str, references: list[dict], kinds: tuple[type, ...], what: str) -> dict:
     """Read a JSON object from question ids to values of ``kinds``; ``what`` names a value in errors."""
     try:

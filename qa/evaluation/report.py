@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from qa.evaluation.evaluator import Evaluation
 from qa.evaluation.scores import Scores
 from qa.io.files import write_text
 from qa.io.run_folder import REPORT
+from qa.runtime.versions import VERSION, library_versions
 
 MOST_QUESTIONS, MOST_CHARACTERS = 20_000, 30_000_000  # listed in one report, and of their contexts
 
@@ -126,6 +128,16 @@ def threshold_section(evaluation: Evaluation, golds: list[list[str]]) -> dict:
     return {"threshold_image": figures.as_image(figure)}
 
 
+def fact_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Return what was evaluated, when, and with which versions."""
+    versions = {"albert-squad-qa": VERSION} | library_versions(("transformers", "torch"))
+    return [
+        *((name, text) for name, text in asdict(evaluation.provenance).items() if text),
+        ("date", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+    ]
+
+
 def render_report(evaluation: Evaluation, comparison: dict | None = None, other: Scores | None = None) -> str:
     """Return the page. ``comparison`` is that of ``compare_with`` with the scores ``other``."""
     examples, scores = evaluation.examples, evaluation.scores
@@ -137,6 +149,7 @@ def render_report(evaluation: Evaluation, comparison: dict | None = None, other:
     data = example_rows(evaluation, kinds, None if other is None else scores.exact - other.exact)
     page = {
         "evaluation": evaluation,
+        "facts": fact_rows(evaluation),
         "overall": analysis.group("all", scores.exact, scores.f1),
         "kinds": [(name, kinds.count(number)) for number, name in enumerate(analysis.KINDS) if number in kinds],
         "groups": [(name, parts, figures.as_image(figures.group_bars(parts))) for name, parts in groups.items()],

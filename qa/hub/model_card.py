@@ -1,6 +1,5 @@
 """Write the model card of a run from its files; the text is in ``model_card.md.jinja``."""
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -21,6 +20,7 @@ from qa.options.saved import published_names
 from qa.options.table import TABLE, find_option
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
+from qa.runtime.versions import library_versions
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "huggingface_hub")
 SQUAD = {  # datasets on the Hub, with name and license
@@ -51,8 +51,7 @@ def record_run(argv: list[str], settings: dict, seconds: float, memory: str, res
         "resumed": resumed,
         "memory": memory,
         "hardware": f"{' + '.join(gpus)}, {cores}" if gpus else f"{cores}, no GPU",
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "versions": {"python": platform.python_version()} | library_versions(LIBRARIES),
         "command": clean_command(argv),
         "random_start": bool(settings["config_name"]),
         "base_model": hub_name(settings["model_name_or_path"]),

@@ -69,6 +69,19 @@ class Target:
             args.hub_model_id or Path(args.output_dir or "").name, bool(args.hub_private_repo), args.hub_revision
         )
 
+    def full_name(self, user: str) -> str:
+        """Return USER/NAME for an account.
+
+        Raises:
+            UserError: the name is not valid on the Hub.
+        """
+        name = self.name if "/" in self.name else f"{user}/{self.name}"
+        try:
+            validate_repo_id(name)
+        except HFValidationError as error:
+            raise UserError(f"not a valid repository name: {one_line(error)}") from None
+        return name
+
     def command(self, folder: Path) -> str:
         """Return the command line that publishes ``folder`` there."""
         words = ["python", "publish.py", "--model_dir", str(folder), "--hub_model_id", self.name]
@@ -173,12 +186,9 @@ def open_repository(api: HfApi, target: Target) -> str:
         UserError: the name is invalid, the token has no write access, or a public repository exists
             where a private one is wanted.
     """
-    try:
-        validate_repo_id(target.name)
-    except HFValidationError as error:
-        raise UserError(f"not a valid repository name: {one_line(error)}") from None
+    target.full_name("user")  # an invalid name fails without a request
     user = with_retries(api.whoami)
-    name = target.name if "/" in target.name else f"{user['name']}/{target.name}"
+    name = target.full_name(user["name"])
     if reason := find_missing_permission(user, name):
         raise UserError(reason)
     with_retries(lambda: api.create_repo(name, private=target.private or None, exist_ok=True))

@@ -283,6 +283,7 @@ class PublishArguments:
     tag: str | None = option(
         None, "Tag of this version. Null: run- and the time at which the run finished.", "publish", common=True
     )
+    dry_run: bool = option(False, "Show what would be uploaded; send nothing.", "publish", common=True)
 
 
 GROUPS = {  # of options that --help of each command shows

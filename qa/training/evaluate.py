@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerFast
 from qa.data.examples import Split
 from qa.data.window_cache import load_windows
 from qa.data.windows import WindowArrays, WindowSettings, check_lengths
-from qa.evaluation.evaluator import Evaluation, Evaluator, ScoredAnswers
-from qa.evaluation.inputs import read_logits, read_null_odds, read_predictions
+from qa.evaluation.evaluator import Evaluation, Evaluator, Provenance, ScoredAnswers
+from qa.evaluation.inputs import describe_data, read_logits, read_null_odds, read_predictions
 from qa.evaluation.scores import gold_answers, score_predictions
 from qa.io.files import replacing
 from qa.model.device import device_precision
@@ -25,7 +25,9 @@ from qa.training.resolved import ResolvedRun, trainer_arguments
 from qa.training.trainer import QATrainer
 
 
-def evaluate_predictions(split: Split, has_unanswerable: bool, path: str, odds_path: str | None) -> Evaluation:
+def evaluate_predictions(
+    data_args: DataArguments, split: Split, has_unanswerable: bool, path: str, odds_path: str | None
+) -> Evaluation:
     """Score a file of predictions; with null odds (SQuAD 2.0) also at the best thresholds."""
     if odds_path and not has_unanswerable:
         raise UserError("null_odds are for SQuAD 2.0: all these questions have an answer")
@@ -34,7 +36,7 @@ def evaluate_predictions(split: Split, has_unanswerable: bool, path: str, odds_p
     odds = read_null_odds(odds_path, references) if odds_path else None
     scores = score_predictions(predictions, references, has_unanswerable, odds)
     return Evaluation(
-        name=Path(path).name,
+        provenance=Provenance(data=describe_data(split, data_args), predictions=path),
         examples=split.examples,
         predictions=predictions,
         scores=scores,
@@ -64,8 +66,8 @@ def evaluate_model(
         metrics = scored.metrics
     else:
         scored, metrics = run_model(model_args, args, windows, tokenizer, evaluator, save_logits)
-    name = logits or model_args.model_name_or_path or ""
-    return evaluator.result(Path(name).resolve().name if Path(name).exists() else name, scored, metrics)
+    provenance = Provenance(describe_data(split, data_args), model_args.model_name_or_path or "", logits or "")
+    return evaluator.result(provenance, scored, metrics)
 
 
 def run_model(

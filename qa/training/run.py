@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from transformers import PretrainedConfig, set_seed
 from transformers.trainer_utils import TrainOutput
 
-from qa.evaluation.evaluator import Evaluator
+from qa.evaluation.evaluator import Evaluator, Provenance
+from qa.evaluation.inputs import describe_data
 from qa.io.files import is_disk_error, make_folder
 from qa.io.run_folder import find_checkpoints, step_of
 from qa.io.run_lock import lock_run_folder
@@ -91,7 +92,8 @@ def run_training(
 
     trainer.save_finished()
     if evaluated.scored:  # in the main process
-        evaluation = evaluator.result(args.folder.resolve().name, evaluated.scored, evaluated.metrics)
+        provenance = Provenance(describe_data(data["validation"].split, data_args), str(args.folder))
+        evaluation = evaluator.result(provenance, evaluated.scored, evaluated.metrics)
         history = trainer.state.log_history
         run = FinishedRun(trained, evaluation, history, settings, record, seconds, len(windows), resumed_from)
         write_results(args.folder, run)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -107,7 +108,9 @@ def test_evaluations_are_compared(trained, tmp_path, capsys):
     run(evaluate_qa, "--model_name_or_path", trained, "--output_dir", tmp_path / "other")
     left = {path.name for path in (tmp_path / "other").iterdir()}
     assert not left & {"comparison.json", "null_odds.json"}, "of an earlier evaluation"
-    assert "0 gained, 0 lost" in output and "Against model" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "0 gained, 0 lost" in output and "Against model" in page
+    assert f"<dt>model</dt><dd>{trained}</dd>" in page and re.search(r"<dt>data</dt><dd>\S+/dev.json.gz</dd>", page)
 
 
 @pytest.fixture(scope="module")

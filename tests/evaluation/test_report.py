@@ -7,15 +7,18 @@ import shutil
 import time
 
 import pytest
+import torch
+import transformers
 from datasets import Dataset
 from helpers.commands import run
 
 import evaluate_qa
 from qa.data.examples import FEATURES
 from qa.evaluation.collapse import detect_collapse
-from qa.evaluation.evaluator import Evaluation
+from qa.evaluation.evaluator import Evaluation, Provenance
 from qa.evaluation.report import compare_with, difference_rows, render_report
 from qa.evaluation.scores import Scores, gold_answers, score_predictions
+from qa.runtime.versions import VERSION
 
 HOSTILE = '</script><script>document.title="broken"</script><!--<b>&amp;"\''
 ROWS = [
@@ -24,10 +27,11 @@ ROWS = [
     ("q3", "ומה שמה?", "שמה של הנהר הוא וינדל.", ["וינדל"]),
     ("q4", "Who left?", "Nobody says who.", []),
 ]
+PROVENANCE = Provenance(model=f"a {HOSTILE} model")
 PREDICTIONS = {"q1": "Bob", "q2": HOSTILE, "q3": "וינדל", "q4": "Nobody"}
 
 
-def make_evaluation(predictions=PREDICTIONS, rows=ROWS) -> Evaluation:
+def make_evaluation(predictions=PREDICTIONS, rows=ROWS, provenance=PROVENANCE) -> Evaluation:
     columns = {
         "id": [row[0] for row in rows],
         "title": [""] * len(rows),
@@ -37,7 +41,7 @@ def make_evaluation(predictions=PREDICTIONS, rows=ROWS) -> Evaluation:
     }
     examples = Dataset.from_dict(columns, features=FEATURES)
     scores = score_predictions(predictions, gold_answers(examples), True)
-    return Evaluation(f"a {HOSTILE} model", examples, predictions, scores, scores.totals, True)
+    return Evaluation(provenance, examples, predictions, scores, scores.totals, True)
 
 
 def scores_of(predictions: dict[str, str]) -> Scores:
@@ -75,6 +79,25 @@ def test_report_loads_nothing_and_escapes_all_text():
         not in html.unescape(re.sub(r"<script.*?</script>", "", page, flags=re.S)).split("<title>")[0]
     )
     assert "<b>&amp;" not in page and "<i>is</i>" not in page
+
+
+def test_report_names_its_data_model_date_and_versions():
+    provenance = Provenance(data="a/dev.json, b <i>.json", model="runs/large", logits="saved.npz")
+    page = render_report(make_evaluation(provenance=provenance))
+    head = page.split("<script")[0]
+    rows = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", head))
+    assert rows.keys() == {"data", "model", "logits", "date", "versions"}
+    assert rows.pop("versions") == f"albert-squad-qa {VERSION}, transformers {transformers.__version__}, torch " + (
+        torch.__version__
+    )
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", rows.pop("date"))
+    assert rows == {"data": "a/dev.json, b &lt;i&gt;.json", "model": "runs/large", "logits": "saved.npz"}
+    assert "<h1>saved.npz</h1>" in page
+
+
+def test_report_is_the_same_apart_from_the_date():
+    pages = [re.sub(r"<dt>date</dt>.*", "", render_report(make_evaluation())) for _ in range(2)]
+    assert pages[0] == pages[1]
 
 
 def test_report_numbers_match_the_metric():
@@ -163,6 +186,39 @@ def test_in_a_browser(browser, tmp_path):
     width, window = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
     browser.set_window_size(1100, 1600)
     assert width <= window, "nothing is wider than a phone"
+
+
+OUTSIDE = """
+    document.querySelectorAll("details").forEach((each) => { each.open = true; });
+    const right = (each) => each.getBoundingClientRect().right, found = [];
+    for (const cell of document.querySelectorAll("th, td, dt, dd, h1, h2, h3, p, img, input, select, .context"))
+        if (right(cell) > Math.min(innerWidth, ...[cell.closest(".wide")].filter(Boolean).map(right)) + 0.5)
+            found.push(cell.textContent.slice(0, 40) || cell.tagName);
+    return [document.documentElement.scrollWidth, document.querySelectorAll("td").length, found];
+"""
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_no_column_is_cut_off(browser, tmp_path, width):
+    """Every cell is on the screen, without scrolling, also with long names and words and scores of 100."""
+    word = "Donaudampfschiff" * 12
+    rows = [*ROWS, *((f"{word}{i}", f"Since when is {word} there?", f"{word} Ann", ["Ann", word]) for i in range(9))]
+    provenance = Provenance(data=f"/home/jo/{word}/dev.json", model=f"runs/{word}")
+    evaluation = make_evaluation({row[0]: "Ann" for row in rows}, rows, provenance)
+    others = make_evaluation({row[0]: word for row in rows}, rows).scores
+    comparison = compare_with(evaluation, word, others)
+    comparison["exact"] |= {"this": 100.0, "difference": -12.34, "low": -14.56, "high": -10.12}
+    path = tmp_path / "report.html"
+    path.write_text(render_report(evaluation, comparison, others), encoding="utf-8")
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    try:
+        browser.get(path.as_uri())
+        widest, cells, outside = browser.execute_script(OUTSIDE)
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert widest <= width and cells > 50
+    assert outside == []
 
 
 def test_report_on_all_published_predictions_opens(browser, shared, tmp_path):

@@ -157,6 +157,77 @@ def test_a_range_of_a_file_is_served(hub, folder):
     assert tree["model.safetensors"].lfs.sha256 == hashlib.sha256(whole).hexdigest()
 
 
+WRITES = ("POST", "PUT", "DELETE", "PATCH")
+
+
+@pytest.mark.parametrize(
+    ("token", "name", "private", "shown"),
+    [
+        (WRITE, "me/model", False, "repository  me/model|account     me|state       not found on the Hub; would be"),
+        (WRITE, "model", True, "repository  me/model|would be created, private"),
+        (WRITE, "me/public", False, "state       exists, public"),
+        (WRITE, "me/public", True, "state       exists and is public; publishing would fail with --private"),
+        (WRITE, "me/secret", False, "state       exists, private"),
+        (READ, "me/model", False, "account     me; publishing would fail: the token is read-only"),
+        (
+            None,
+            "model",
+            False,
+            "repository  USER/model|account     not known: no token found|state       not known without the account",
+        ),
+    ],
+)
+def test_a_dry_run_shows_everything_and_sends_nothing(
+    hub, folder, monkeypatch, tmp_path, capsys, token, name, private, shown
+):
+    HfApi().create_repo("me/public")
+    HfApi().create_repo("me/secret", private=True)
+    monkeypatch.setenv("HF_TOKEN", token or "")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    hub.log.clear()
+    before = read_files(folder)
+    more = ("--private", "true") if private else ()
+    run(publish, "--model_dir", folder, "--hub_model_id", name, *more, "--tag", "v1", "--dry_run")
+    output = capsys.readouterr().out
+    assert not [line for line in hub.log if line.startswith(WRITES)] and read_files(folder) == before
+    for text in shown.split("|"):
+        assert text in output
+    head, card = output.split("README.md:\n\n")
+    repository = re.search(r"repository  (\S+)", head)[1]
+    contents = publishing.upload_contents(folder, repository)
+    assert card.strip() == contents["README.md"].decode().strip()
+    listed = re.findall(r"^  (\S+) +\d[\d.]* k?M?B$", head, re.M)
+    assert listed == sorted(contents) and f"{len(contents)} files" in head
+    assert max(map(len, head.splitlines())) <= 80
+
+
+def test_a_dry_run_lists_what_the_upload_contains(hub, folder, capsys):
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nMy own card.", encoding="utf-8")
+    push(folder, "--dry_run", "true")
+    output = capsys.readouterr().out
+    assert output.endswith("README.md:\n\n---\nlicense: mit\n---\nMy own card.\n")
+    push(folder)
+    sent = {path: len(content) for path, content in hub.repositories["me/model"].files("main").items()}
+    del sent[".gitattributes"]
+    for path, size in sent.items():
+        assert re.search(rf"^  {re.escape(path)} +{size if size < 1000 else f'{size / 1000:.1f}'} k?B$", output, re.M)
+    assert re.search(rf"^  {len(sent)} files +{sum(sent.values()) / 1000:.1f} kB$", output, re.M)
+
+
+def test_a_dry_run_needs_no_network(folder, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("HF_TOKEN", WRITE)
+    push(folder, "--dry_run")
+    printed = capsys.readouterr()
+    assert "account     not known: the connection to the Hub failed" in printed.out and printed.err == ""
+    assert 'from_pretrained("me/model")' in printed.out
+    with pytest.raises(UserError, match="not a valid repository name"):
+        run(publish, "--model_dir", folder, "--hub_model_id", "a b", "--dry_run")
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match=r"not the folder of a finished run: it has no config\.json"):
+        push(folder, "--dry_run")
+
+
 def test_nothing_is_uploaded_to_a_public_repository_with_private(hub, folder):
     HfApi().create_repo("me/model")
     with pytest.raises(UserError, match="me/model already exists and is public"):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from qa.runtime.versions import VERSION
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
@@ -42,6 +44,7 @@ def test_the_wheel_has_every_file_of_the_package_and_no_other(wheel):
         if path.is_file() and "__pycache__" not in path.parts
     }
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert wheel.name.startswith(f"albert_squad_qa-{VERSION}-")
     assert names == ours and {"qa/py.typed", "qa/evaluation/report.html"} <= names
 
 
