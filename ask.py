@@ -29,8 +29,9 @@ if __name__ == "__main__":
 from pathlib import Path
 
 from qa.data.formats import read_text_file
-from qa.inference.answerer import QuestionAnswerer, pipeline
+from qa.inference.answerer import QuestionAnswerer
 from qa.inference.batch_file import answer_file, read_questions
+from qa.inference.pipeline import pipeline
 from qa.inference.terminal import ask_repeatedly, print_answers
 from qa.options.arguments import AskArguments, DataArguments, ModelArguments
 from qa.options.combinations import check_ask_options
@@ -67,7 +68,7 @@ def main() -> None:
         answer_file(answerer, rows, Path(ask.output))
         print(table([("questions", f"{len(rows):,}"), ("answers", ask.output)]))
     elif ask.question:
-        print_answers(answerer(question=ask.question, context=context), context)
+        print_answers(next(answerer.stream([(ask.question, context)])), context)
     else:
         ask_repeatedly(answerer, context)
 

@@ -202,6 +202,8 @@ class GivenOptions:
             for kind in kinds or self.kinds:
                 names = {item.name for item in dataclasses.fields(kind) if item.init}
                 built.append(kind(**{name: value for name, value in values.items() if name in names}))
+        except UserError:
+            raise
         except (ValueError, TypeError, ImportError) as error:
             raise UserError(one_line(error)) from None
         for arguments in built:

@@ -107,6 +107,8 @@ def make_trainer(**kwargs) -> QATrainer:
     """Return the trainer; options that need a package which is not installed become a UserError."""
     try:
         return QATrainer(**kwargs)
+    except UserError:
+        raise
     except (ImportError, ValueError, RuntimeError) as error:
         raise UserError(f"training cannot start: {one_line(error)}") from error
 
@@ -120,6 +122,8 @@ def train(trainer: QATrainer, start: Path | None) -> TrainOutput:
             "out of GPU memory: --gpu_memory_gb auto finds batches that fit, with activation checkpointing if needed;"
             " or take a smaller model, lower max_seq_length, or lower per_device_eval_batch_size"
         ) from None
+    except UserError:
+        raise
     except (ImportError, ValueError) as error:  # options that the model or the installed packages do not allow
         raise UserError(f"training cannot start: {one_line(error)}") from error
     except TrainingInterrupted as stopped:
