@@ -47,6 +47,14 @@ def answer(answerer) -> dict:
     return answerer(question=QUESTION, context=CONTEXT)
 
 
+def outcome(call, *given):
+    """Return what a call returns, or the exception that it raises."""
+    try:
+        return call(*given)
+    except Exception as error:
+        return error
+
+
 class Examples(Dataset):
     """A dataset with an index only, as people write them for torch."""
 
@@ -84,9 +92,7 @@ class SquadExample:
     ],
 )
 def test_forms_of_a_call(answerer, answer, call):
-    found = call(answerer)
-    assert found["score"] == pytest.approx(answer["score"], abs=1e-6)
-    assert found | {"score": 0} == answer | {"score": 0}
+    assert outcome(call, answerer) == answer | {"score": pytest.approx(answer["score"], abs=1e-6)}
 
 
 def test_topk_is_top_k(answerer):
@@ -127,9 +133,9 @@ def test_topk_is_top_k(answerer):
     ],
 )
 def test_wrong_input_is_a_value_error_of_one_line(answerer, call):
-    with pytest.raises(ValueError) as error:
-        call(answerer)
-    assert isinstance(error.value, UserError) and str(error.value) and "\n" not in str(error.value)
+    error = outcome(call, answerer)
+    assert isinstance(error, ValueError) and isinstance(error, UserError)
+    assert str(error) and "\n" not in str(error)
 
 
 def test_empty_contexts_as_in_the_old_pipeline(answerer):
@@ -174,9 +180,8 @@ def load(trained: str, which: str):
     ],
 )
 def test_arguments_that_are_taken(trained, answer, make):
-    found = make(trained)(**PAIR)
-    assert found["score"] == pytest.approx(answer["score"], abs=1e-5)
-    assert found | {"score": 0} == answer | {"score": 0}
+    found = outcome(lambda: make(trained)(**PAIR))
+    assert found == answer | {"score": pytest.approx(answer["score"], abs=1e-5)}
 
 
 @pytest.mark.parametrize("name", ["torch_dtype", "dtype"])
@@ -233,15 +238,13 @@ REFUSED = [
 
 @pytest.mark.parametrize(("options", "message"), REFUSED, ids=[str(options) for options, _ in REFUSED])
 def test_arguments_that_are_answered(trained, options, message):
-    with pytest.raises(ValueError) as error:
-        ask.pipeline(**{"task": "question-answering", "model": trained} | options)
-    assert message in str(error.value) and "\n" not in str(error.value)
-    assert "hf_secret" not in str(error.value)
+    error = outcome(lambda: ask.pipeline(**{"task": "question-answering", "model": trained} | options))
+    assert isinstance(error, ValueError) and message in str(error) and "\n" not in str(error)
+    assert "hf_secret" not in str(error)
 
 
 def test_a_model_name_is_required():
-    with pytest.raises(ValueError, match="it used to be 'distilbert/"):
-        ask.pipeline("question-answering")
+    assert "it used to be 'distilbert/" in str(outcome(ask.pipeline, "question-answering"))
 
 
 def test_every_old_argument_is_documented():

@@ -23,7 +23,7 @@ def fail(message: str):
 )
 def test_errors_during_training_keep_their_message(call, monkeypatch):
     monkeypatch.setattr(run, "QATrainer", lambda message: fail(message))
-    with pytest.raises(ValueError, match="^the disk is full$"):
+    with pytest.raises(ValueError, match=r"^the disk is full$"):
         call("the disk is full")
 
 
