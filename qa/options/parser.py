@@ -126,7 +126,7 @@ class ArgumentParser(argparse.ArgumentParser):
         if rest and rest[0].startswith("--"):
             raise UserError(self.unknown(rest[0][2:].split("=")[0]))
         if rest:
-            hint = f": did you mean --config {rest[0]}?" if rest[0].endswith((".yaml", ".yml")) else ""
+            hint = f": did you mean --config {rest[0]}?" if rest[0].endswith((".yaml", ".yml", ".json")) else ""
             raise UserError(f"unexpected {rest[0]!r}{hint}")
         return values
 

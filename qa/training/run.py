@@ -86,8 +86,8 @@ def run_training(
     trainer.save_finished()
     if evaluated.scored:  # in the main process
         evaluation = evaluator.result(args.folder.resolve().name, evaluated.scored, evaluated.metrics)
-        resumed_from, history = step_of(start) if start else 0, trainer.state.log_history
-        run = FinishedRun(trained, evaluation, history, settings, record, seconds, len(windows), resumed_from)
+        resumed_from, state = step_of(start) if start else 0, trainer.state
+        run = FinishedRun(trained, evaluation, state, settings, record, seconds, len(windows), resumed_from)
         write_results(args.folder, run)
         print_results(args.folder, run)
 
