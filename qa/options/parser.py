@@ -84,9 +84,7 @@ class ArgumentParser(argparse.ArgumentParser):
         elif isinstance(kind, type) and issubclass(kind, Enum):
             known["choices"] = [each.value for each in kind]
         elif kind is bool:
-            known["type"] = boolean
-            if item.default is not None:
-                known |= {"nargs": "?", "const": True}
+            known |= {"type": boolean, "nargs": "?", "const": True}
         else:
             known["type"] = value_parser(item.name, kind)
         self.add_argument(*spellings(item.name), **known)

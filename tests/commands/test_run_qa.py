@@ -8,9 +8,18 @@ from pathlib import Path
 
 import datasets
 import pytest
+import torch
+from helpers.builders import FAMILIES
 from helpers.commands import SMALL, read, run, train_tiny
-from helpers.documents import REPOSITORY
-from transformers import TrainerState, TrainingArguments
+from helpers.documents import REPOSITORY, commands
+from transformers import (
+    AutoConfig,
+    AutoModelForQuestionAnswering,
+    TrainerState,
+    TrainingArguments,
+    XLNetConfig,
+    XLNetForQuestionAnsweringSimple,
+)
 
 import ask
 import evaluate_qa
@@ -31,11 +40,74 @@ def trained(tmp_path_factory, tiny_data, tiny_model) -> Path:
 
 
 @pytest.fixture
-def workplace(tmp_path, tiny_data, tiny_model, monkeypatch) -> Path:
-    """A folder in which the models and data that the examples name are tiny local ones."""
+def workplace(tmp_path, monkeypatch) -> Path:
+    """An empty current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     return tmp_path
+
+
+@pytest.fixture
+def named(workplace, bert_tokenizer, tiny_model) -> Path:
+    """The current folder, in which the models and datasets that the examples name are tiny local ones."""
+    tiny = {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 16}
+    xlnet = FAMILIES["xlnet"]()
+    torch.manual_seed(0)
+    bert = AutoModelForQuestionAnswering.from_config(AutoConfig.from_pretrained(tiny_model))
+    models = {
+        "bert-base-uncased": (bert, bert_tokenizer),
+        "xlnet-large-cased": (XLNetForQuestionAnsweringSimple(XLNetConfig(vocab_size=len(xlnet), **tiny)), xlnet),
+    }
+    for name, parts in models.items():
+        for part in parts:
+            part.save_pretrained(workplace / name)
+    for name in ("squad", "squad_v2"):
+        row: dict = {"question": "Where was Mira born?", "context": "Mira was born in Sollen in 1900."}
+        row["answers"] = {"text": ["Sollen"], "answer_start": [17]}
+        rows = [row | {"id": str(number)} for number in range(6)]
+        if name == "squad_v2":
+            rows[0]["answers"] = {"text": [], "answer_start": []}
+        for split in ("train", "validation"):
+            path = workplace / name / f"{split}.jsonl"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return workplace
+
+
+# The command lines in the documentation of the examples. Output folders are in the current one, and ~ is expanded.
+BERT = """--model_name_or_path bert-base-uncased --dataset_name squad --do_train --do_eval --per_device_train_batch_size 12
+    --learning_rate 3e-5 --num_train_epochs 2 --max_seq_length 384 --doc_stride 128 --output_dir ./debug_squad/"""
+NO_TRAINER = """--model_name_or_path bert-base-uncased --dataset_name squad --max_seq_length 384 --doc_stride 128
+    --output_dir tmp/debug_squad"""
+XLNET = """--model_name_or_path xlnet-large-cased --dataset_name squad --do_train --do_eval --learning_rate 3e-5
+    --num_train_epochs 2 --max_seq_length 384 --doc_stride 128 --output_dir ./wwm_cased_finetuned_squad/
+    --per_device_eval_batch_size=4 --per_device_train_batch_size=4 --save_steps 5000"""
+XLNET_2 = """--model_name_or_path xlnet-large-cased --dataset_name squad_v2 --do_train --do_eval
+    --version_2_with_negative --learning_rate 3e-5 --num_train_epochs 4 --max_seq_length 384 --doc_stride 128
+    --output_dir ./wwm_cased_finetuned_squad/ --per_device_eval_batch_size=2 --per_device_train_batch_size=2
+    --save_steps 5000"""
+T5 = """--model_name_or_path t5-small --dataset_name squad_v2 --context_column context --question_column question
+    --answer_column answer --do_train --do_eval --per_device_train_batch_size 12 --learning_rate 3e-5"""
+
+
+@pytest.mark.parametrize("command", [BERT, NO_TRAINER, XLNET, XLNET_2], ids=["bert", "no_trainer", "xlnet", "xlnet_2"])
+def test_command_lines_of_the_examples(named, command):
+    words = command.split()
+    assert failure(run, train, *words) == ""
+    results = read(Path(words[words.index("--output_dir") + 1]) / "all_results.json")
+    assert {"train_loss", "eval_f1", "eval_exact" if "squad_v2" in words else "eval_exact_match"} <= results.keys()
+    assert (results["train_samples"], results["eval_samples"]) == (6, 6)
+
+
+def test_command_line_of_the_generative_example(workplace):
+    assert "--columns question=NAME context=NAME answers=NAME" in error_of(*T5.split())
+
+
+def test_command_lines_in_the_documents(named):
+    (command,) = (line for line in commands(REPOSITORY / "docs/from_run_qa.md") if "run_qa.yaml" in line)
+    (named / "configs").symlink_to(REPOSITORY / "configs")
+    assert failure(run, train, *shlex.split(command)[2:]) == ""
+    assert read(named / "debug_squad/all_results.json")["epoch"] == 2.0
 
 
 def error_of(*argv) -> str:
@@ -43,6 +115,15 @@ def error_of(*argv) -> str:
         run(train, *argv)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def failure(call, *argv) -> str:
+    """Return the error of a call that should succeed; empty if it does."""
+    try:
+        call(*argv)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def commands_in(message: str) -> list[list[str]]:
@@ -55,6 +136,7 @@ def run_command(words: list[str]) -> None:
 
 
 def test_all_results_are_those_of_the_example(trained):
+    assert (trained / "all_results.json").is_file()
     results, scores, times = (read(trained / f"{name}_results.json") for name in ("all", "eval", "train"))
     counts = {"examples", "features"}
     assert {f"eval_{name}": value for name, value in scores.items() if name not in counts}.items() <= results.items()
@@ -65,6 +147,7 @@ def test_all_results_are_those_of_the_example(trained):
 
 
 def test_trainer_state_is_in_the_output_folder(trained):
+    assert (trained / "trainer_state.json").is_file()
     state = TrainerState.load_from_json(str(trained / "trainer_state.json"))
     assert state.global_step == read(trained / "train_results.json")["global_step"]
     assert {"eval_f1", "train_loss"} <= {name for entry in state.log_history for name in entry}
@@ -94,6 +177,7 @@ def test_an_evaluation_writes_all_results_too(trained, tmp_path):
     output = tmp_path / "scored"
     for _ in range(2):
         run(evaluate_qa, "--model_name_or_path", trained, "--output_dir", output)
+        assert (output / "all_results.json").is_file()
         scores, results = read(output / "eval_results.json"), read(output / "all_results.json")
         assert results["eval_f1"] == scores["f1"] and results["eval_samples"] == scores["features"]
         assert not [name for name in results if name.startswith(("train_", "eval_old"))]
@@ -111,7 +195,7 @@ def test_the_command_of_the_examples_own_test(workplace, tiny_data, tiny_model):
     Path("sample.json").write_text(json.dumps(nested))
     command = f"""
         --config_name {tiny_model}
-        --version_2_with_negative true
+        --version_2_with_negative
         --train_file sample.json
         --validation_file sample.json
         --output_dir out
@@ -124,7 +208,7 @@ def test_the_command_of_the_examples_own_test(workplace, tiny_data, tiny_model):
         --per_device_train_batch_size=2
         --per_device_eval_batch_size=1
     """
-    run(train, *command.split(), *SMALL)
+    assert failure(run, train, *command.split(), *SMALL) == ""
     results = read(Path("out/all_results.json"))
     assert {"eval_f1", "eval_exact", "eval_best_f1", "eval_total", "train_loss", "epoch"} <= results.keys()
 
@@ -182,7 +266,8 @@ def test_stages_do_not_change_a_run_that_is_resumed(trained, tiny_data, tiny_mod
     settings = newest / "settings.yaml"
     settings.write_text(settings.read_text() + "do_predict: true\n")
     (newest / "files.json").write_text(json.dumps(read(newest / "files.json") | {"files": {}}))
-    train_tiny(tiny_data, tiny_model, tmp_path / "run", "--save_strategy", "epoch")
+    again = tiny_data, tiny_model, tmp_path / "run", "--save_strategy", "epoch"
+    assert failure(train_tiny, *again) == ""
     assert f"resuming from {newest}" in capsys.readouterr().out
 
 

@@ -16,7 +16,7 @@ from qa.options.arguments import (
     PublishArguments,
 )
 from qa.options.option import option, takes_list
-from qa.options.parser import ArgumentParser, parse_arguments, read_options
+from qa.options.parser import ArgumentParser, boolean, parse_arguments, read_options
 from qa.options.saved import as_settings, with_full_paths
 from qa.options.table import OTHERS, RUN, TABLE, find_option
 from qa.options.training_arguments import TrainingOptions, check_training
@@ -82,15 +82,19 @@ def test_list_options_take_several_values():
 
 @pytest.mark.parametrize("kind", [*ALL, AskArguments, EvaluationArguments, PublishArguments])
 def test_fields_become_arguments_as_in_transformers(kind):
-    """Spellings, numbers of values, choices and values match HfArgumentParser; defaults are the dataclass's."""
+    """Spellings, numbers of values, choices and values match HfArgumentParser; defaults are the dataclass's.
+
+    There a flag whose default is None takes a value; here every flag works without one.
+    """
     fields = [(item.name, item.type, field_without_row(item)) for item in dataclasses.fields(kind)]
     bare = dataclasses.make_dataclass("Bare", fields)
     theirs = {action.dest: action for action in HfArgumentParser(bare)._actions if action.dest != "help"}
     ours = {action.dest: action for action in ArgumentParser((kind,))._actions if action.dest != "config"}
     assert ours.keys() == theirs.keys()
     for name, action in ours.items():
+        bare = {"nargs": "?", "const": True} if action.type is boolean else {}
         for attribute in ("option_strings", "nargs", "const"):
-            assert getattr(action, attribute) == getattr(theirs[name], attribute), name
+            assert getattr(action, attribute) == bare.get(attribute, getattr(theirs[name], attribute)), name
         assert list(action.choices or ()) == list(theirs[name].choices or ()), name
         for text in ("true", "7", "1e-5", "epoch"):
             assert converted(action, text) == converted(theirs[name], text), name
