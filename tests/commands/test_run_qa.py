@@ -74,9 +74,10 @@ def named(workplace, bert_tokenizer, tiny_model) -> Path:
     return workplace
 
 
-# The command lines in the documentation of the examples. Output folders are in the current one, and ~ is expanded.
-BERT = """--model_name_or_path bert-base-uncased --dataset_name squad --do_train --do_eval --per_device_train_batch_size 12
-    --learning_rate 3e-5 --num_train_epochs 2 --max_seq_length 384 --doc_stride 128 --output_dir ./debug_squad/"""
+# The command lines in the documentation of the examples, with output folders in the current one.
+BERT = """--model_name_or_path bert-base-uncased --dataset_name squad --do_train --do_eval
+    --per_device_train_batch_size 12 --learning_rate 3e-5 --num_train_epochs 2 --max_seq_length 384 --doc_stride 128
+    --output_dir ./debug_squad/"""
 NO_TRAINER = """--model_name_or_path bert-base-uncased --dataset_name squad --max_seq_length 384 --doc_stride 128
     --output_dir tmp/debug_squad"""
 XLNET = """--model_name_or_path xlnet-large-cased --dataset_name squad --do_train --do_eval --learning_rate 3e-5
