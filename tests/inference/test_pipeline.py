@@ -236,7 +236,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("options", "message"), REFUSED, ids=[str(options) for options, _ in REFUSED])
+@pytest.mark.parametrize(("options", "message"), REFUSED, ids=["-".join(options) for options, _ in REFUSED])
 def test_arguments_that_are_answered(trained, options, message):
     error = outcome(lambda: ask.pipeline(**{"task": "question-answering", "model": trained} | options))
     assert isinstance(error, ValueError) and message in str(error) and "\n" not in str(error)
