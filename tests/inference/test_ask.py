@@ -332,7 +332,7 @@ def test_a_file_of_questions(trained, answerer, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
         answerer_module.TokenizedContext,
         "from_text",
-        staticmethod(lambda *a, make=TokenizedContext.from_text: made.append(1) or make(*a)),
+        staticmethod(lambda *a, make=TokenizedContext.from_text, **k: made.append(1) or make(*a, **k)),
     )
     source, output, text = tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "text.txt"
     text.write_text(CONTEXT, encoding="utf-8")
