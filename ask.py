@@ -35,8 +35,9 @@ if __name__ == "__main__":
 from pathlib import Path
 
 from qa.data.streams import name_of, read_text
-from qa.inference.answerer import QuestionAnswerer, pipeline
+from qa.inference.answerer import QuestionAnswerer
 from qa.inference.batch_file import answer_file, print_json_lines, read_questions
+from qa.inference.pipeline import pipeline
 from qa.inference.terminal import ask_repeatedly, print_answers
 from qa.io.files import STDIO, is_device
 from qa.model.weight_files import check_weight_files
@@ -80,7 +81,7 @@ def main() -> None:
         if not is_device(Path(ask.output)):  # such as /dev/stdout
             print(table([("questions", f"{len(rows):,}"), ("answers", ask.output)]))
     elif ask.question:
-        print_answers(answerer(question=ask.question, context=context), context)
+        print_answers(next(answerer.stream([(ask.question, context)])), context)
     else:
         ask_repeatedly(answerer, context)
 

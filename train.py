@@ -23,6 +23,8 @@ if __name__ == "__main__":
     print_help_if_asked("train", __doc__, REPOSITORY / "config.yaml")  # before the libraries load
 
 
+import sys
+
 from qa.data.demo import write_demo
 from qa.data.splits import has_unanswerable
 from qa.data.windows import WindowSettings, check_lengths
@@ -33,7 +35,8 @@ from qa.model.loading import load_config, position_limit
 from qa.model.tokenizer import check_fit, load_tokenizer
 from qa.model.weight_files import check_weight_files
 from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
-from qa.options.parser import parse_arguments
+from qa.options.parser import read_options
+from qa.options.stages import check_stages, split_test_options
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.distributed import on_main_process
 from qa.runtime.process import allow_tf32, configure_process, run_command
@@ -46,11 +49,11 @@ from qa.training.run import locked_output_folder, run_training
 
 def main() -> None:
     configure_process()
-    model_args, data_args, args = parse_arguments(
-        (ModelArguments, DataArguments, TrainingOptions),
-        default_config=REPOSITORY / "config.yaml",
-        description=__doc__,
-    )
+    kinds = ModelArguments, DataArguments, TrainingOptions
+    test, argv = split_test_options(sys.argv[1:])
+    given = read_options(kinds, argv, REPOSITORY / "config.yaml", __doc__)
+    check_stages(given, test, argv)
+    model_args, data_args, args = given.build()
     if not args.plan:
         check_options(model_args, data_args, args)
     precision = device_precision(args)

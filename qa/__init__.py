@@ -6,7 +6,8 @@ Imports run one way: the commands at the top level import this package, and it i
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qa.inference.answerer import QuestionAnswerer, pipeline
+    from qa.inference.answerer import QuestionAnswerer
+    from qa.inference.pipeline import pipeline
 
 __all__ = ["QuestionAnswerer", "pipeline"]
 
@@ -16,13 +17,13 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from qa.inference import answerer
+        from qa.inference import answerer, pipeline
     except ModuleNotFoundError as error:
         if error.name in ("torch", "transformers"):
             message = f"qa.{name} needs {error.name}: pip install 'albert-squad-qa[train]'"
             raise ModuleNotFoundError(message, name=error.name) from None
         raise
-    return getattr(answerer, name)
+    return pipeline.pipeline if name == "pipeline" else answerer.QuestionAnswerer
 
 
 def __dir__() -> list[str]:

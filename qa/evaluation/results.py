@@ -1,5 +1,6 @@
 """The results of an evaluation: rows for the terminal, the files in its folder, the threshold kept with the model."""
 
+import json
 from pathlib import Path
 
 from qa.evaluation.evaluator import Evaluation
@@ -30,7 +31,10 @@ def count_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Write predictions, n-best lists, for SQuAD 2.0 null odds, and last the scores, ``eval_results.json``."""
+    """Write predictions, n-best lists, for SQuAD 2.0 null odds, and last the scores, ``eval_results.json``.
+
+    As in the examples of transformers, ``all_results.json`` has them, too, besides those of training if it is there.
+    """
     for name in (run_folder.NBEST, run_folder.NULL_ODDS, run_folder.COMPARISON):
         remove(folder / name)  # left by an earlier evaluation
     write_json(folder / run_folder.PREDICTIONS, evaluation.predictions)
@@ -41,7 +45,23 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     counts = {"examples": len(evaluation.examples)}
     if evaluation.windows is not None:
         counts["features"] = len(evaluation.windows)
+    write_json(folder / run_folder.ALL_RESULTS, read_train_results(folder) | prefixed_results(evaluation))
     write_json(folder / run_folder.SCORES, evaluation.metrics | counts)
+
+
+def prefixed_results(evaluation: Evaluation) -> dict[str, float]:
+    """Return all scores as ``run_qa.py`` names them: ``eval_f1``, and in ``eval_samples`` the number of windows."""
+    samples = len(evaluation.examples if evaluation.windows is None else evaluation.windows)
+    return {f"eval_{name}": value for name, value in evaluation.metrics.items()} | {"eval_samples": samples}
+
+
+def read_train_results(folder: Path) -> dict:
+    """Return what ``all_results.json`` in ``folder`` has besides scores of an evaluation; empty if there is none."""
+    try:
+        results = json.loads((folder / run_folder.ALL_RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {name: value for name, value in results.items() if not name.startswith("eval_")}
 
 
 def save_best_threshold(folder: str, metrics: dict[str, float]) -> None:

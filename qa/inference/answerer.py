@@ -1,7 +1,6 @@
 """Answer questions from contexts, as ``pipeline("question-answering")`` did before transformers 5.3."""
 
 import dataclasses
-import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 from itertools import islice
@@ -12,6 +11,7 @@ import torch
 from qa.data.make_windows import joining_template
 from qa.data.tokenized_text import TokenizedContext, check_text, cut_questions
 from qa.data.windows import WindowSettings, check_lengths
+from qa.inference.call_inputs import as_pairs, first_input
 from qa.inference.decoding import AskOptions, best_answers
 from qa.inference.question_windows import QuestionWindows
 from qa.model.batching import Collator, by_length
@@ -22,7 +22,6 @@ from qa.model.weights import load_model, takes_token_types
 from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
 from qa.options.saved import saved_settings
-from qa.runtime.console import count
 from qa.runtime.errors import UserError, one_line
 
 QUESTIONS = 64  # tokenized together
@@ -40,11 +39,15 @@ class QuestionAnswerer:
         settings: the lengths and the null threshold to use unless a call sets others.
         device: a torch device, or a GPU's number, -1 for the CPU (None: a GPU if available).
         options: fields of ``AskOptions`` for every call that does not set them.
+
+    Raises:
+        UserError: a ``ValueError``, of a device that cannot be used, an unknown option, or lengths that do not fit.
     """
 
     def __init__(
         self, model, tokenizer, settings: DataArguments, device: str | int | torch.device | None = None, **options
     ):
+        self.options = AskOptions().updated(options)
         if isinstance(device, int):
             device = f"cuda:{device}" if device >= 0 else "cpu"
         try:
@@ -53,7 +56,6 @@ class QuestionAnswerer:
             self.model, self.tokenizer, self.settings = model.eval().to(self.device), tokenizer, settings
         except (RuntimeError, AssertionError) as error:  # no such device, or torch without it
             raise UserError(f"device {device} cannot be used: {one_line(error)}") from None
-        self.options = AskOptions(**options)
         self.collate = Collator(tokenizer.pad_token_id, takes_token_types(model))
         joining_template(tokenizer)  # cached now, so that the first answer is not delayed
         self.cache_contexts()
@@ -73,15 +75,18 @@ class QuestionAnswerer:
             UserError: no such model, or one without a question-answering head.
         """
         source = ModelArguments(model_name_or_path=path, model_revision=revision)
-        (saved,) = parse_arguments((DataArguments,), argv=[], saved=saved_settings(source))
-        own = {item.name for item in dataclasses.fields(DataArguments)} - {"doc_stride"}
-        saved = dataclasses.replace(saved, **{name: options.pop(name) for name in own & options.keys()})
-        return cls.load(source, saved, device, **options)
+        settings, options = split_settings(options, saved_settings(source))
+        return cls.load(source, settings, device, **options)
 
     @classmethod
-    def load(cls, source: ModelArguments, settings: DataArguments, device=None, **options) -> "QuestionAnswerer":
-        """Load a model as ``source`` names it. On a CPU, servers may load it once and answer in forked processes."""
-        tokenizer, config = load_tokenizer(source), load_config(source)
+    def load(
+        cls, source: ModelArguments, settings: DataArguments, device=None, tokenizer=None, **options
+    ) -> "QuestionAnswerer":
+        """Load a model as ``source`` names it, and its tokenizer unless one is given.
+
+        On a CPU, servers may load it once and answer in forked processes.
+        """
+        tokenizer, config = tokenizer or load_tokenizer(source), load_config(source)
         check_fit(tokenizer, config)
         with single_threaded():
             return cls(load_model(source, config, training=False), tokenizer, settings, device, **options)
@@ -92,24 +97,29 @@ class QuestionAnswerer:
         Args:
             inputs: ``question, context``; or a dictionary with these keys, several, or an iterable of them.
             question, context: two texts, two lists of the same length, or several questions about one context.
-            options: fields of ``AskOptions``.
+            options: fields of ``AskOptions``, or ``data`` or ``X``, older names for ``inputs``.
 
         Returns:
             For each question a dictionary with score, start, end and answer, or with ``top_k`` above 1 a list
             of that many with different answers, most likely first (fewer if the context has fewer). An
-            empty answer with score 0 where the context has no text.
+            empty answer with score 0 where the context is white space.
 
         Raises:
-            UserError: an empty question, or one too long for its window.
+            UserError: a ``ValueError``, of inputs in another form, an empty question or context, a question too long
+                for its window, or an unknown option. As in the old pipeline, a generator may yield empty contexts,
+                whose answer is empty with score 0.
         """
+        inputs, options = first_input(inputs, options)
         pairs, single = as_pairs(inputs, question, context)
         results = list(self.stream(pairs, **options))
         return results[0] if single else results
 
     def stream(self, pairs: Iterable[tuple[str, str]], **options) -> Iterator[dict | list[dict]]:
-        """Yield the result for each (question, context) in turn, in memory that does not grow with their number."""
-        given = {name: value for name, value in options.items() if value is not None}
-        asked = dataclasses.replace(self.options, **given)
+        """Yield the result for each (question, context) in turn, in memory that does not grow with their number.
+
+        The answer of an empty context is empty with score 0.
+        """
+        asked = self.options.updated(options)
         settings = asked.over(self.settings)
         sizes = WindowSettings.from_args(settings)
         check_lengths(sizes, self.tokenizer, position_limit(self.model.config))
@@ -172,42 +182,9 @@ class QuestionAnswerer:
             yield answers if options.top_k > 1 else answers[0]
 
 
-def pipeline(task: str, model, tokenizer=None, **options) -> QuestionAnswerer:
-    """Return a ``QuestionAnswerer``, as ``transformers.pipeline("question-answering", ...)`` did before release 5.3.
-
-    Args:
-        model: a folder, a Hub id, or a loaded model, which needs its ``tokenizer``.
-        options: ``device``, ``revision`` and all that ``QuestionAnswerer.from_pretrained`` takes.
-    """
-    if task != "question-answering":
-        raise UserError(f"task {task!r} is not supported: only 'question-answering'")
-    if isinstance(model, (str, os.PathLike)):
-        return QuestionAnswerer.from_pretrained(str(model), **options)
-    if tokenizer is None:
-        raise UserError("a loaded model needs its tokenizer: pipeline(task, model=model, tokenizer=tokenizer)")
-    return QuestionAnswerer(model, tokenizer, DataArguments(), **options)
-
-
-def as_pairs(inputs: tuple, question, context) -> tuple[list[tuple[str, str]], bool]:
-    """(question, context) pairs of whatever a call was given, and whether it was a single one."""
-    if not inputs:
-        several = [isinstance(part, (list, tuple)) for part in (question, context)]
-        questions = list(question) if several[0] else [question]
-        contexts = list(context) if several[1] else [context] * len(questions)
-        if len(questions) != len(contexts):
-            raise UserError(
-                f"{count(len(questions), 'question')} and {count(len(contexts), 'context')}: give as many of each"
-            )
-        pairs, single = list(zip(questions, contexts, strict=True)), not any(several)
-    elif len(inputs) == 2 and all(isinstance(item, str) for item in inputs):
-        pairs, single = [inputs], True
-    else:
-        single = len(inputs) == 1 and isinstance(inputs[0], dict)
-        items = [inputs[0]] if single else list(inputs[0]) if len(inputs) == 1 else list(inputs)
-        if not all(isinstance(item, dict) and {"question", "context"} <= item.keys() for item in items):
-            raise UserError("give question and context, or dictionaries with these two keys")
-        pairs = [(item["question"], item["context"]) for item in items]
-    for pair in pairs:
-        if not all(isinstance(text, str) for text in pair):
-            raise UserError("question and context must both be text")
-    return pairs, single
+def split_settings(options: dict, saved: str | None = None) -> tuple[DataArguments, dict]:
+    """Return the settings at ``saved``, overridden by the options that are ``DataArguments``, and the other options."""
+    (settings,) = parse_arguments((DataArguments,), argv=[], saved=saved)
+    own = {item.name for item in dataclasses.fields(DataArguments)} - {"doc_stride"}
+    settings = dataclasses.replace(settings, **{name: options[name] for name in own & options.keys()})
+    return settings, {name: value for name, value in options.items() if name not in own}

@@ -6,8 +6,11 @@ whose probabilities are summed over spans and windows.
 """
 
 import dataclasses
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -18,6 +21,8 @@ from qa.inference.spans import find_candidates, lowest_null, search
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
 
+OLD_NAMES = {"topk": "top_k"}  # of options, in earlier releases of transformers
+WITHOUT_EFFECT = ("padding", "num_workers")  # options of the removed pipeline on which no answer depended
 RANKED_AT_ONCE = 256  # windows whose spans are ranked together; bounds the memory
 
 
@@ -35,10 +40,27 @@ class AskOptions:
     batch_size: int = 16  # windows per batch
 
     def __post_init__(self):
-        for name in ("top_k", "max_answer_len", "max_seq_len", "max_question_len", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} must be at least 1")
+        for name in ("top_k", "max_answer_len", "max_seq_len", "doc_stride", "max_question_len", "batch_size"):
+            value, least = getattr(self, name), 0 if name == "doc_stride" else 1
+            if value is not None and not isinstance(value, Integral):
+                raise UserError(f"{name} must be a whole number, not {value!r:.40}")
+            if value is not None and value < least:
+                raise UserError(f"{name} must be at least {least}")
+
+    def updated(self, options: dict[str, Any]) -> "AskOptions":
+        """Return these options, overridden by the given ones that are not None.
+
+        Raises:
+            UserError: an unknown name, or a value out of range.
+        """
+        given = {OLD_NAMES.get(name, name): value for name, value in options.items() if value is not None}
+        given = {name: value for name, value in given.items() if name not in WITHOUT_EFFECT}
+        known = [item.name for item in dataclasses.fields(self)]
+        if unknown := [name for name in given if name not in known]:
+            nearest = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
+            raise UserError(f"unknown option {unknown[0]}: {hint}")
+        return dataclasses.replace(self, **given)
 
     def over(self, settings: DataArguments) -> DataArguments:
         """Return the model's settings, overridden by these options."""

@@ -56,7 +56,7 @@ def ask_repeatedly(answerer: QuestionAnswerer, context: str) -> None:
         if not question:
             return
         try:
-            print_answers(answerer(question=question, context=context), context)
+            print_answers(next(answerer.stream([(question, context)])), context)
         except UserError as error:  # such as a question that is too long for its window
             warn(f"error: {error}")
         print()

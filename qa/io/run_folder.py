@@ -24,6 +24,7 @@ SETTINGS = "settings.yaml"
 # Records of a finished run
 FINISHED = "train_results.json"  # written last: it marks the run as finished
 RUN = "run.json"
+ALL_RESULTS = "all_results.json"  # all scores of training and evaluation, under the names that transformers gives them
 CURVES = "curves.png"
 TENSORBOARD = "runs"
 

@@ -128,7 +128,7 @@ class ArgumentParser(argparse.ArgumentParser):
             return self.unknown(name)
         if equals and name in self.names:
             return f"unexpected {name + '=...'!r}: write --{name}=..."
-        hint = f": did you mean --config {word}?" if word.endswith((".yaml", ".yml")) else ""
+        hint = f": did you mean --config {word}?" if word.endswith((".yaml", ".yml", ".json")) else ""
         return f"unexpected {word!r}{hint}"
 
 
@@ -180,6 +180,8 @@ class GivenOptions:
             for kind in kinds or self.kinds:
                 names = {item.name for item in dataclasses.fields(kind) if item.init}
                 built.append(kind(**{name: value for name, value in values.items() if name in names}))
+        except UserError:
+            raise
         except OSError as error:  # a file that an option names, such as that of accelerator_config
             raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
         except (ValueError, TypeError, ImportError) as error:

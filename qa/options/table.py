@@ -1,13 +1,14 @@
 """The table of options: one row for each name that is known in ``settings.yaml`` or on a command line.
 
 Our own options are rows in their dataclasses, the fields of ``TrainingArguments`` in ``training_fields``, and names
-that are options elsewhere, or were in older releases, in this module.
+that are options elsewhere, or were in older releases, in this module and in ``other_programs``.
 """
 
 import dataclasses
 
 from qa.options.arguments import COMMAND_KINDS, DataArguments, ModelArguments
 from qa.options.option import Option
+from qa.options.other_programs import EXAMPLES, RELEASE_4
 from qa.options.training_fields import FIELDS, OurTrainingOptions
 
 OLD_NAMES = (
@@ -26,7 +27,7 @@ OLD_NAMES = (
     Option("per_gpu_train_batch_size", instead="is called per_device_train_batch_size now"),
     Option("per_gpu_eval_batch_size", instead="is called per_device_eval_batch_size now"),
     Option("do_lower_case", instead="belongs to the tokenizer: choose an uncased or a cased checkpoint"),
-    Option("test_file", instead="is called validation_file here"),
+    Option("test_file", instead="is called validation_file in evaluate_qa.py, which answers it with a finished model"),
     *(
         Option(name, instead="is not needed: log in once with `hf auth login`", private=True)
         for name in ("use_auth_token", "token", "hf_token", "auth_token", "access_token", "huggingface_token")
@@ -53,7 +54,7 @@ def rows_of(kind: type) -> list[Option]:
 TRAINING = (*rows_of(OurTrainingOptions), *FIELDS)
 RUN = (*rows_of(ModelArguments), *rows_of(DataArguments), *TRAINING)
 OTHERS = tuple(row for kind in COMMAND_KINDS for row in rows_of(kind))
-TABLE = {row.name: row for row in (*OTHERS, *RUN, *OLD_NAMES)}
+TABLE = {row.name: row for row in (*OTHERS, *RUN, *OLD_NAMES, *EXAMPLES, *RELEASE_4)}
 
 
 def find_option(name: str) -> Option:

@@ -217,9 +217,9 @@ FIELDS = (
     ),
     Option("ignore_data_skip", "evaluation and checkpoints"),
     Option("restore_callback_states_from_checkpoint", "evaluation and checkpoints"),
-    Option("do_train", "evaluation and checkpoints"),
-    Option("do_eval", "evaluation and checkpoints"),
-    Option("do_predict", "evaluation and checkpoints"),
+    Option("do_train", "evaluation and checkpoints", changes_result="never"),
+    Option("do_eval", "evaluation and checkpoints", changes_result="never"),
+    Option("do_predict", "evaluation and checkpoints", changes_result="never"),
     # The Hub
     Option(
         "push_to_hub", "Hub", "Publish the finished model.", False, common=True, changes_result="never", private=True

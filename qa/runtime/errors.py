@@ -4,8 +4,12 @@ import shutil
 from pathlib import Path
 
 
-class UserError(Exception):
-    """An error whose message is one line: what is wrong, where, and what to do. A command exits with status 2."""
+class UserError(ValueError):
+    """An error whose message is one line: what is wrong, where, and what to do. A command exits with status 2.
+
+    It is a ``ValueError`` for callers from Python. Where ``ValueError`` is caught around code that can raise this,
+    ``except UserError: raise`` must come first.
+    """
 
 
 def one_line(error: BaseException) -> str:

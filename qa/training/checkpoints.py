@@ -20,6 +20,7 @@ from transformers.trainer_utils import SaveStrategy
 from qa.data.windows import WINDOW_FORMAT
 from qa.io.files import set_default_modes
 from qa.io.run_folder import (
+    ALL_RESULTS,
     FINISHED,
     MANIFEST,
     OPTIMIZER,
@@ -156,7 +157,7 @@ def remove_recoveries(folder: Path, before: int) -> None:
 
 def clear(folder: Path) -> None:
     """Delete an earlier run, beginning with the file that marks it as finished."""
-    for name in (FINISHED, WEIGHTS):
+    for name in (FINISHED, ALL_RESULTS, TRAINER_STATE, WEIGHTS):
         (folder / name).unlink(missing_ok=True)
     for path in [*find_checkpoints(folder), folder / STAGING, folder / TENSORBOARD]:
         shutil.rmtree(path, ignore_errors=True)

@@ -94,8 +94,8 @@ def run_training(
     if evaluated.scored:  # in the main process
         provenance = Provenance(describe_data(data["validation"].split, data_args), str(args.folder))
         evaluation = evaluator.result(provenance, evaluated.scored, evaluated.metrics)
-        history = trainer.state.log_history
-        run = FinishedRun(trained, evaluation, history, settings, record, seconds, len(windows), resumed_from)
+        state = trainer.state
+        run = FinishedRun(trained, evaluation, state, settings, record, seconds, len(windows), resumed_from)
         write_results(args.folder, run)
         print_results(args.folder, run)
 
@@ -115,6 +115,8 @@ def make_trainer(**kwargs) -> QATrainer:
     """Return the trainer; options that need a package which is not installed become a UserError."""
     try:
         return QATrainer(**kwargs)
+    except UserError:
+        raise
     except (ImportError, ValueError, RuntimeError) as error:
         raise UserError(f"training cannot start: {one_line(error)}") from error
 
@@ -131,6 +133,8 @@ def train(trainer: QATrainer, start: Path | None) -> TrainOutput:
             "out of GPU memory: --gpu_memory_gb auto finds batches that fit, with activation checkpointing if needed;"
             " or take a smaller model, lower max_seq_length, or lower per_device_eval_batch_size"
         ) from None
+    except UserError:
+        raise
     except (ImportError, ValueError) as error:  # options that the model or the installed packages do not allow
         raise UserError(f"training cannot start: {one_line(error)}") from error
     except SafetensorError as error:  # of the best checkpoint at the end; one to resume from has been verified

