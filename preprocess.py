@@ -30,7 +30,7 @@ from qa.data.windows import WindowSettings, check_lengths
 from qa.evaluation.data_report import inspect_split, print_reports, write_problems
 from qa.io.files import check_writable, make_folder, write_json
 from qa.io.run_folder import PROBLEMS, SUMMARY
-from qa.model.tokenizer import load_tokenizer
+from qa.model.tokenizer import NULL_ANSWERS_ADVICE, check_null_answers, load_tokenizer
 from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
 from qa.options.training_arguments import TrainingOptions
@@ -56,7 +56,9 @@ def main() -> None:
     splits = read_splits(data_args, ("train", "validation"), args.seed, model_args.cache_dir)
     if not splits:
         raise UserError("no questions: give --train_file, --validation_file or --dataset_name")
-    unanswerable, output = has_unanswerable(data_args, splits.values()), make_folder(args.output_dir)
+    if unanswerable := has_unanswerable(data_args, splits.values()):
+        check_null_answers(tokenizer, NULL_ANSWERS_ADVICE)
+    output = make_folder(args.output_dir)
     write_problems(output / PROBLEMS, {name: split.problems for name, split in splits.items()})
 
     reports = {

@@ -26,7 +26,7 @@ from qa.model.batching import Collator, WindowRows, padded
 from qa.model.device import AUTOCAST, device_precision
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
-from qa.model.weights import takes_token_types
+from qa.model.padding import takes_token_types
 from qa.options.arguments import DataArguments
 from qa.options.training_arguments import TrainingOptions
 from qa.training.compilation import compile_blocks

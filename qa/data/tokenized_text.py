@@ -174,8 +174,11 @@ def whole_words(text: str, offsets: np.ndarray, word_ids: list[int | None]) -> n
 
 
 def context_first(tokenizer: "PreTrainedTokenizerFast") -> bool:
-    """Return whether the context precedes the question: models that pad on the left (XLNet) were trained that way."""
-    return tokenizer.padding_side == "left"
+    """Return whether the context precedes the question: encoders that pad on the left (XLNet) were trained that way.
+
+    Decoders, whose tokenizers have no CLS token, must have read the question before the context.
+    """
+    return tokenizer.padding_side == "left" and tokenizer.cls_token_id is not None
 
 
 @dataclass(frozen=True)

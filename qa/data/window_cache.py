@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from qa.data import make_windows
 from qa.data.cache import CACHE_ADVICE, cache_folder, table_key
+from qa.data.tokenized_text import context_first
 from qa.data.windows import FEATURES, WINDOW_FORMAT, WindowSettings
 from qa.io.files import writing
 from qa.options.arguments import DataArguments
@@ -23,7 +24,8 @@ def content_key(examples: Dataset, tokenizer: "PreTrainedTokenizerFast", setting
     """Return the cache key of windows: a digest of examples, tokenizer, its library's release, lengths and format."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     backend.pop("truncation"), backend.pop("padding")  # state left by the last call, not part of the tokenizer
-    behavior = [tokenizer.padding_side, tokenizer.truncation_side, tokenizer.split_special_tokens]
+    side = "left" if context_first(tokenizer) else "right"
+    behavior = [side, tokenizer.truncation_side, tokenizer.split_special_tokens]
     parts = [WINDOW_FORMAT, backend, behavior, tokenizers.__version__, asdict(settings), table_key(examples.data.table)]
     digest = hashlib.sha256(json.dumps(parts).encode())
     return digest.hexdigest()[:32]

@@ -14,11 +14,12 @@ from qa.data.windows import WindowSettings, check_lengths
 from qa.inference.call_inputs import as_pairs, first_input
 from qa.inference.decoding import AskOptions, best_answers
 from qa.inference.question_windows import QuestionWindows
-from qa.model.batching import Collator, by_length
+from qa.model.batching import by_length
 from qa.model.device import single_threaded
 from qa.model.loading import load_config, position_limit
-from qa.model.tokenizer import check_fit, load_tokenizer
-from qa.model.weights import load_model, takes_token_types
+from qa.model.padding import make_collator
+from qa.model.tokenizer import check_fit, check_null_answers, load_tokenizer
+from qa.model.weights import load_model
 from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
 from qa.options.saved import saved_settings
@@ -56,10 +57,11 @@ class QuestionAnswerer:
             self.model, self.tokenizer, self.settings = model.eval().to(self.device), tokenizer, settings
         except (RuntimeError, AssertionError) as error:  # no such device, or torch without it
             raise UserError(f"device {device} cannot be used: {one_line(error)}") from None
-        self.collate = Collator(tokenizer.pad_token_id, takes_token_types(model))
         joining_template(tokenizer)  # cached now, so that the first answer is not delayed
         self.cache_contexts()
-        check_lengths(WindowSettings.from_args(self.options.over(settings)), tokenizer, position_limit(model.config))
+        sizes = WindowSettings.from_args(self.options.over(settings))
+        check_lengths(sizes, tokenizer, position_limit(model.config))
+        self.collate = make_collator(self.model, tokenizer, sizes.max_seq_length)
 
     def cache_contexts(self) -> None:
         self.context = lru_cache(CONTEXTS)(partial(TokenizedContext.from_text, tokenizer=self.tokenizer))
@@ -121,6 +123,8 @@ class QuestionAnswerer:
         """
         asked = self.options.updated(options)
         settings = asked.over(self.settings)
+        if asked.allows_no_answer(settings):
+            check_null_answers(self.tokenizer, "give --handle_impossible_answer false")
         sizes = WindowSettings.from_args(settings)
         check_lengths(sizes, self.tokenizer, position_limit(self.model.config))
         pairs = iter(pairs)
@@ -164,9 +168,9 @@ class QuestionAnswerer:
             chosen = order[begin : begin + batch_size]
             batch = self.collate([rows[i] for i in chosen])
             output = self.model(**{name: value.to(self.device) for name, value in batch.items()})
-            width = batch["input_ids"].shape[1]
-            start[chosen, :width] = output.start_logits.float().cpu().numpy()
-            end[chosen, :width] = output.end_logits.float().cpu().numpy()
+            width = int(lengths[chosen].max())
+            start[chosen, :width] = output.start_logits[:, :width].float().cpu().numpy()
+            end[chosen, :width] = output.end_logits[:, :width].float().cpu().numpy()
         return start, end
 
     def answer(self, parts: list[QuestionWindows], settings: DataArguments, options: AskOptions) -> Iterator:

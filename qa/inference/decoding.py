@@ -62,6 +62,11 @@ class AskOptions:
             raise UserError(f"unknown option {unknown[0]}: {hint}")
         return dataclasses.replace(self, **given)
 
+    def allows_no_answer(self, settings: DataArguments) -> bool:
+        """Return whether "" may be the answer."""
+        asked = self.handle_impossible_answer
+        return bool(settings.version_2_with_negative if asked is None else asked)
+
     def over(self, settings: DataArguments) -> DataArguments:
         """Return the model's settings, overridden by these options."""
         window = self.max_seq_len or settings.max_seq_length
@@ -158,7 +163,7 @@ def best_answers(
     answers = sorted(found.values(), key=lambda answer: -answer["score"])[: options.top_k]
 
     trained = options.handle_impossible_answer is None
-    if settings.version_2_with_negative if trained else options.handle_impossible_answer:
+    if options.allows_no_answer(settings):
         null = {"score": float(np.exp(nulls.min())), "start": 0, "end": 0, "answer": ""}
         best = answers[0]["score"] if answers else 0.0
         if trained:

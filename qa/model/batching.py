@@ -40,10 +40,11 @@ class Collator:
     Args:
         sizes: the lengths L that a batch may have, ascending. A batch whose longest window exceeds all of them, and
             every batch if there are none, has the length of its longest window.
+        multiple: tokens; L is rounded up to a multiple of it.
     """
 
-    def __init__(self, pad_token_id: int, token_types: bool, sizes: Sequence[int] = ()):
-        self.pad_token_id, self.token_types, self.sizes = pad_token_id, token_types, sizes
+    def __init__(self, pad_token_id: int, token_types: bool, sizes: Sequence[int] = (), multiple: int = 1):
+        self.pad_token_id, self.token_types, self.sizes, self.multiple = pad_token_id, token_types, sizes, multiple
 
     @property
     def columns(self) -> list[str]:
@@ -53,7 +54,7 @@ class Collator:
 
     def __call__(self, windows: list[dict]) -> dict[str, torch.Tensor]:
         lengths = np.array([len(window["input_ids"]) for window in windows])
-        width = padded(int(lengths.max()), self.sizes)
+        width = round_up(padded(int(lengths.max()), self.sizes), self.multiple)
         batch = {
             "input_ids": self.pad(windows, "input_ids", width, self.pad_token_id),
             "attention_mask": torch.from_numpy((np.arange(width) < lengths[:, None]).astype(np.int64)),
@@ -82,6 +83,11 @@ def padded(length: int, sizes: Sequence[int]) -> int:
     """Return the smallest of the ascending ``sizes`` that holds ``length``, else ``length`` itself."""
     place = bisect.bisect_left(sizes, length)
     return sizes[place] if place < len(sizes) else length
+
+
+def round_up(length: int, multiple: int) -> int:
+    """Return the smallest multiple of ``multiple`` that holds ``length``."""
+    return -(-length // multiple) * multiple
 
 
 def make_dataloader(

@@ -19,10 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTrainedModel, Trainer
 
+from qa.model.batching import round_up
 from qa.model.device import AUTOCAST
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
-from qa.model.weights import takes_token_types
+from qa.model.padding import takes_token_types, width_multiple
 from qa.options.training_arguments import TrainingOptions
 
 GIB = 2**30
@@ -119,7 +120,7 @@ def build_model(config: PretrainedConfig, args: TrainingOptions, recompute: bool
 
 def forward(model: PreTrainedModel, batch: int, length: int, precision: str) -> torch.Tensor:
     """Return the loss of a batch of full windows, (batch, length) tokens, as training and evaluation compute it."""
-    ids = torch.ones(batch, length, dtype=torch.int64)
+    ids = torch.ones(batch, round_up(length, width_multiple(model.config)), dtype=torch.int64)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if takes_token_types(model):
         inputs["token_type_ids"] = torch.zeros_like(ids)

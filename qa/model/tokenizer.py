@@ -7,6 +7,7 @@ from qa.model.loading import announce, hub_options, loading
 from qa.options.arguments import ModelArguments
 from qa.runtime.errors import UserError, one_line
 
+NULL_ANSWERS_ADVICE = "give --version_2_with_negative false and questions that have an answer, or another model"
 MIN_VOCABULARY_SHARE = 0.75  # of the model's vocabulary that its tokenizer has; some models pad theirs
 
 
@@ -27,12 +28,34 @@ def load_tokenizer(args: ModelArguments) -> PreTrainedTokenizerFast:
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"tokenizer {name} has no fast version, which is needed for offsets")
     if tokenizer.pad_token_id is None:
-        raise UserError(f"tokenizer {name} has no padding token, which a question-answering encoder needs")
+        if tokenizer.eos_token_id is None:
+            raise UserError(f"tokenizer {name} has no padding token, and no end-of-text token to use instead")
+        tokenizer.pad_token = (
+            tokenizer.eos_token
+        )  # decoders have none; which token it is does not matter, as it is masked
     if not isinstance(tokenizer.model_max_length, (int, float)) or not tokenizer.model_max_length >= 1:
         raise UserError(f"tokenizer {name} has a model_max_length of {tokenizer.model_max_length!r:.40}: fix its files")
-    if tokenizer.padding_side != "left" and tokenizer.cls_token_id is None:
-        raise UserError(f"tokenizer {name} has no CLS token, which a question-answering encoder needs")
+    check_takes_text(tokenizer, name)
     return tokenizer
+
+
+def check_takes_text(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise UserError for a tokenizer of documents, which takes words with their boxes, or the nodes of a web page."""
+    try:
+        tokenizer("Who wrote it?", "Ann did.")
+    except Exception as error:
+        raise UserError(
+            f"tokenizer {name} ({type(tokenizer).__name__}) does not take a question and a text: {one_line(error)}"
+        ) from None
+
+
+def check_null_answers(tokenizer: PreTrainedTokenizerBase, advice: str) -> None:
+    """Raise UserError with ``advice`` for a tokenizer without a CLS token, at which a null answer is predicted."""
+    if tokenizer.cls_token_id is None:
+        raise UserError(
+            f"tokenizer {tokenizer.name_or_path or 'given'} has no CLS token, where a model predicts that a question"
+            f" has no answer: {advice}"
+        )
 
 
 def check_fit(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:

@@ -1,6 +1,5 @@
 """Load a model's weights, and reject corrupt or incomplete ones."""
 
-import inspect
 import re
 from pathlib import Path
 
@@ -22,8 +21,7 @@ def load_model(args: ModelArguments, config: PretrainedConfig, training: bool) -
 
     Raises:
         UserError: the checkpoint lacks encoder weights, which would be random, or has some that the configuration does
-            not use; weights are not finite; the model cannot run; or, unless ``training``, it has no
-            question-answering head.
+            not use; weights are not finite; or, unless ``training``, it has no question-answering head.
     """
     name = args.config_name or args.model_name_or_path or ""
     with loading("model", name):
@@ -33,7 +31,6 @@ def load_model(args: ModelArguments, config: PretrainedConfig, training: bool) -
         check_weights(name, model, missing, unexpected, training)
         if not training and (Path(name).expanduser() / SETTINGS).is_file():
             check_complete(name, missing, unexpected)
-        check_forward(name, model)
     return model
 
 
@@ -119,19 +116,3 @@ def check_weights(name: str, model: PreTrainedModel, missing: list[str], unexpec
             )
 
 
-def check_forward(name: str, model: PreTrainedModel) -> None:
-    """Run a few tokens through the model, so that a configuration that does not work fails here.
-
-    Raises:
-        UserError: the logits are not finite.
-    """
-    with torch.no_grad():
-        output = model(input_ids=torch.arange(4)[None] % model.config.vocab_size)
-    if not (torch.isfinite(output.start_logits).all() and torch.isfinite(output.end_logits).all()):
-        raise UserError(f"model {name}: its logits are not finite: config.json and weights do not match")
-
-
-def takes_token_types(model: PreTrainedModel) -> bool:
-    """Return whether the model uses token types to tell question from context; some tokenizers do not return them."""
-    accepts = "token_type_ids" in inspect.signature(model.forward).parameters
-    return accepts and getattr(model.config, "type_vocab_size", 2) >= 2

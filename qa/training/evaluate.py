@@ -16,7 +16,7 @@ from qa.evaluation.scores import gold_answers, score_predictions
 from qa.io.files import replacing
 from qa.model.device import device_precision
 from qa.model.loading import load_config, position_limit
-from qa.model.tokenizer import check_fit
+from qa.model.tokenizer import NULL_ANSWERS_ADVICE, check_fit, check_null_answers
 from qa.model.weights import load_model
 from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.training_arguments import TrainingOptions
@@ -58,6 +58,8 @@ def evaluate_model(
     save_logits: str | None,
 ) -> Evaluation:
     """Answer the questions with a model, or from the file ``logits`` of an earlier run, and score the answers."""
+    if has_unanswerable:
+        check_null_answers(tokenizer, NULL_ANSWERS_ADVICE)
     check_lengths(WindowSettings.from_args(data_args), tokenizer, None)
     windows = load_windows(split.examples, tokenizer, data_args, model_args.cache_dir, "validation")
     evaluator = Evaluator(split.examples, WindowArrays.from_dataset(windows), data_args, has_unanswerable)

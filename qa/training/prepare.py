@@ -12,6 +12,7 @@ from qa.data.statistics import check_dropped, describe, is_reachable
 from qa.data.window_cache import load_windows
 from qa.data.windows import WindowArrays, column
 from qa.evaluation.coverage import WindowStatistics, check_labels
+from qa.model.tokenizer import NULL_ANSWERS_ADVICE, check_null_answers
 from qa.options.arguments import DataArguments, ModelArguments
 from qa.runtime.console import wrap
 from qa.runtime.errors import UserError
@@ -38,11 +39,15 @@ def prepare_splits(
     Training questions whose complete answer is in no window are dropped.
 
     Raises:
-        UserError: a split is missing or unusable, the tokenizer's offsets are wrong, or too many questions are dropped.
+        UserError: a split is missing or unusable, the tokenizer's offsets are wrong or it has no CLS token for null
+            answers, or too many questions are dropped.
     """
     if data_args.train_file and not (data_args.validation_file or data_args.validation_split_percentage):
         raise no_split(data_args, "validation")  # before the training file is read
     splits = load_splits(data_args, ("train", "validation"), seed, model_args.cache_dir)
+    as_squad_2 = has_unanswerable(data_args, splits.values())
+    if as_squad_2:
+        check_null_answers(tokenizer, NULL_ANSWERS_ADVICE)
     prepared: dict[str, PreparedSplit] = {}
     unreachable: dict[str, dict[int, str]] = {}
     for name in ("train", "validation"):
@@ -61,7 +66,6 @@ def prepare_splits(
     if not len(train.windows):
         raise UserError("no window contains any answer of the training split: raise max_seq_length")
     check_dropped(train.split, unreachable["train"], data_args.max_dropped, data_args.strict)
-    as_squad_2 = has_unanswerable(data_args, splits.values())
     for name, part in prepared.items():
         for line in describe(part.split, len(part.windows), unreachable[name], as_squad_2).splitlines():
             print(wrap(line, 4))

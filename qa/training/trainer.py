@@ -21,11 +21,11 @@ from qa.evaluation.evaluator import Evaluator, ScoredAnswers, plain_metrics
 from qa.io import run_folder
 from qa.io.files import write_yaml, writing
 from qa.io.run_folder import SETTINGS, WEIGHTS
-from qa.model.batching import Collator, WindowRows, by_length, make_dataloader
+from qa.model.batching import WindowRows, by_length, make_dataloader
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
+from qa.model.padding import make_collator
 from qa.model.tokenizer import save_tokenizer
-from qa.model.weights import takes_token_types
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import warn
 from qa.runtime.distributed import ProcessGroup, on_main_process
@@ -96,9 +96,12 @@ class QATrainer(CheckpointSaving):
             self.windows_name, self.lengths = windows._fingerprint, column(windows, "length")
             self.group_size = resolved.batches.step_size
             padding_lengths = choose_batch_lengths(self.lengths, args, pad_to, self.group_size)
-            if args.torch_compile:  # evaluation runs uncompiled
+        self.collator = make_collator(model, tokenizer, evaluator.args.max_seq_length, padding_lengths)
+        if windows is not None and args.torch_compile:  # evaluation runs uncompiled
+            if hasattr(model, "runs_unpadded"):
+                warn("note: torch_compile is not used: it would compile this model for every length")
+            else:
                 compile_blocks(model, args)
-        self.collator = Collator(tokenizer.pad_token_id, takes_token_types(model), padding_lengths)
         columns = self.collator.columns
         self.train_rows = None if windows is None else WindowRows(windows, columns)
         self.eval_rows = WindowRows(kwargs.pop("eval_dataset"), columns)

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForQuestionAnswering
 
 from qa.data.windows import WindowSettings, check_lengths
 from qa.model.loading import load_config, position_limit
+from qa.model.padding import make_collator
 from qa.model.tokenizer import check_fit, load_tokenizer
 from qa.model.weights import load_model
 from qa.options.arguments import ModelArguments
@@ -51,6 +52,7 @@ def load_and_run(folder, variant: str, changed: bool) -> dict | None:
             check_fit(tokenizer, config)
             check_lengths(WindowSettings(32, 4, 8), tokenizer, position_limit(config))
             model = load_model(args, config, training=False)
+            make_collator(model, tokenizer, 32)  # tries the model
             batch = tokenizer(["Where?", "Who?"], ["Mira was born in Sollen."] * 2, padding=True, return_tensors="pt")
             with torch.no_grad():
                 output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
