@@ -23,7 +23,7 @@ from qa.model.batching import round_up
 from qa.model.device import AUTOCAST
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
-from qa.model.padding import takes_token_types, width_multiple
+from qa.model.padding import adapt_mask, takes_token_types, width_multiple
 from qa.options.training_arguments import TrainingOptions
 
 GIB = 2**30
@@ -113,6 +113,7 @@ def build_model(config: PretrainedConfig, args: TrainingOptions, recompute: bool
             setattr(config, name, 0.0)
     model = AutoModelForQuestionAnswering.from_config(config)
     prepare_model(model, args)
+    adapt_mask(model)
     if recompute:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=UNCHECKED)
     return model.train()

@@ -41,9 +41,11 @@ def width_multiple(config: PretrainedConfig) -> int:
     return 1
 
 
-def mask_for_landmarks(model: PreTrainedModel) -> None:
+def adapt_mask(model: PreTrainedModel) -> None:
     """Give a Nyströmformer with landmarks the mask (B, 1, 1, L); transformers makes (B, 1, L, L), and it fails."""
     kind = type(model)
+    if model.config.model_type != "nystromformer" or width_multiple(model.config) == 1 or hasattr(kind, "adapts_mask"):
+        return
 
     @functools.wraps(kind.forward)
     def forward(self, *, attention_mask: torch.Tensor, **inputs):
@@ -51,7 +53,7 @@ def mask_for_landmarks(model: PreTrainedModel) -> None:
         added = added.masked_fill(attention_mask == 0, torch.finfo(self.dtype).min)
         return kind.forward(self, attention_mask=added[:, None, None, :], **inputs)
 
-    replace_forward(model, forward, masks_landmarks=True)
+    replace_forward(model, forward, adapts_mask=True)
 
 
 def takes_token_types(model: PreTrainedModel) -> bool:
@@ -77,8 +79,7 @@ def make_collator(
     types = tokenizer.cls_token_id is not None or hasattr(model.config, "type_vocab_size")
     types = types and takes_token_types(model)
     multiple = width_multiple(model.config)
-    if model.config.model_type == "nystromformer" and multiple > 1 and not hasattr(model, "masks_landmarks"):
-        mask_for_landmarks(model)
+    adapt_mask(model)
     probe, training = Collator(tokenizer.pad_token_id, types, multiple=multiple), model.training
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices):

@@ -78,6 +78,7 @@ STAND_INS: dict[str, type] = {  # where the architecture's own tokenizer is not 
     "nystromformer": AlbertTokenizer,
     "xlm-roberta-xl": XLMRobertaTokenizer,
 }
+TOKENIZER_OPTIONS = {"markuplm": {"tags_dict": {"p": 0}}}
 
 
 def texts() -> list[str]:
@@ -90,7 +91,7 @@ def make_tokenizer(kind: str) -> PreTrainedTokenizerFast:
     """Train a tokenizer of the architecture's own class on the demo's text, or of a similar one if that is not fast."""
     own = tokenizer_class_from_name(TOKENIZER_MAPPING_NAMES.get(kind) or "")
     fast = isinstance(own, type) and issubclass(own, PreTrainedTokenizerFast) and own is not PreTrainedTokenizerFast
-    start = (STAND_INS.get(kind) or (own if fast else LlamaTokenizer))()
+    start = (STAND_INS.get(kind) or (own if fast else LlamaTokenizer))(**TOKENIZER_OPTIONS.get(kind, {}))
     if isinstance(start, LlamaTokenizer):  # pieces of words, as SentencePiece learns them
         start.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     tokenizer = start.train_new_from_iterator(texts(), VOCABULARY, show_progress=False)
@@ -103,17 +104,13 @@ def make_config(kind: str, tokenizer: PreTrainedTokenizerFast) -> PretrainedConf
     default = CONFIG_MAPPING[kind]()
     wanted = {name: value for name, value in SIZES.items() if getattr(default, name, None) is not None}
     wanted |= {"vocab_size": len(tokenizer)} | DETAILS.get(kind, {})
-    config = CONFIG_MAPPING[kind](**{name: value for name, value in wanted.items() if value is not None})
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    ids = {"pad_token_id": pad, "pad_index": pad, "bos_token_id": tokenizer.bos_token_id}
-    ids |= {"eos_token_id": tokenizer.eos_token_id, "sep_token_id": tokenizer.sep_token_id}
-    if config.is_encoder_decoder:
-        ids["decoder_start_token_id"] = pad
+    ids = {"pad_token_id": pad, "pad_index": pad, "decoder_start_token_id": pad if default.is_encoder_decoder else None}
+    ids |= {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "sep_token_id")}
     if kind == "splinter":
         ids["question_token_id"] = tokenizer.convert_tokens_to_ids("[QUESTION]")
-    for name, value in ids.items():
-        if value is not None and (hasattr(config, name) or name.startswith("decoder")):
-            setattr(config, name, value)
+    wanted |= {name: value for name, value in ids.items() if name.startswith("decoder") or hasattr(default, name)}
+    config = CONFIG_MAPPING[kind](**{name: value for name, value in wanted.items() if value is not None})
     config.num_labels = 2
     return config
 
