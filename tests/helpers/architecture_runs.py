@@ -53,17 +53,18 @@ class Interrupt(TrainerCallback):
 
 def check_architecture(kind: str, data: Path, folder: Path) -> Outcome:
     """Build an architecture in a folder and run it through all commands; nothing that goes wrong is raised."""
-    output = io.StringIO()
-    name = "none"
+    name, output = "none", io.StringIO()
     try:
-        name = type(make_tokenizer(kind)).__name__
-        model = build(kind, folder / "model")
+        tokenizer = make_tokenizer(kind)
+        name = type(tokenizer).__name__
+        model = build(kind, folder / "model", tokenizer)
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         return Outcome(kind, name, "cannot be built here", f"`{place.name}`: {type(error).__name__}: {one_line(error)}")
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         try:
-            detail = run_commands(model, data, folder)
+            with mock.patch("matplotlib.figure.Figure.savefig"):  # drawing takes half of the time
+                detail = run_commands(model, data, folder)
         except UserError as error:
             return Outcome(kind, name, "refused", str(error).replace(str(model), kind), output.getvalue())
         except Exception as error:

@@ -1,5 +1,6 @@
 """A tiny random checkpoint with a fast tokenizer for every architecture that has a question-answering head."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ STAND_INS: dict[str, type] = {  # where the architecture's own tokenizer is not 
 TOKENIZER_OPTIONS = {"markuplm": {"tags_dict": {"p": 0}}}
 
 
+@functools.cache
 def texts() -> list[str]:
     """Return questions and contexts of the demo."""
     paragraphs = [p for article in make_questions(0)["train.json"]["data"][:80] for p in article["paragraphs"]]
@@ -115,9 +117,9 @@ def make_config(kind: str, tokenizer: PreTrainedTokenizerFast) -> PretrainedConf
     return config
 
 
-def build(kind: str, folder: Path) -> Path:
+def build(kind: str, folder: Path, tokenizer: PreTrainedTokenizerFast | None = None) -> Path:
     """Write a tiny checkpoint with random weights and its tokenizer."""
-    tokenizer = make_tokenizer(kind)
+    tokenizer = tokenizer or make_tokenizer(kind)
     torch.manual_seed(0)
     model = AutoModelForQuestionAnswering.from_config(make_config(kind, tokenizer))
     model.save_pretrained(folder)
