@@ -40,13 +40,16 @@ def load_tokenizer(args: ModelArguments) -> PreTrainedTokenizerFast:
 
 
 def check_takes_text(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Raise UserError for a tokenizer of documents, which takes words with their boxes, or the nodes of a web page."""
+    """Raise UserError for a tokenizer of documents, which takes words with their boxes or the nodes of a web page."""
+    question, context = ["Who wrote it?"], ["Ann did it."]
     try:
-        tokenizer("Who wrote it?", "Ann did.")
+        (encoding,) = tokenizer(question, context).encodings or []
+        ends = [end for part, (_, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True) if part == 1]
+        reason = "" if max(ends, default=0) > len("Ann") else "its offsets are those of words, not of the text"
     except Exception as error:
-        raise UserError(
-            f"tokenizer {name} ({type(tokenizer).__name__}) does not take a question and a text: {one_line(error)}"
-        ) from None
+        reason = one_line(error)
+    if reason:
+        raise UserError(f"tokenizer {name} ({type(tokenizer).__name__}) does not take a question and a text: {reason}")
 
 
 def check_null_answers(tokenizer: PreTrainedTokenizerBase, advice: str) -> None:

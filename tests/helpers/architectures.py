@@ -50,7 +50,7 @@ SIZES = {  # set where a configuration has such a field
 DETAILS: dict[str, dict[str, Any]] = {  # None: leave the field out
     "big_bird": {"block_size": 8, "num_random_blocks": 1},
     "bigbird_pegasus": {"block_size": 8, "num_random_blocks": 1},
-    "canine": {"num_hash_buckets": 64, "local_transformer_stride": 16},
+    "canine": {"num_hash_buckets": POSITIONS, "local_transformer_stride": 16},
     "falcon": {"head_dim": None},
     "funnel": {"num_hidden_layers": None, "block_sizes": [1, 1, 1], "num_decoder_layers": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 16},

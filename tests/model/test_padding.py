@@ -3,15 +3,25 @@
 All are tiny random checkpoints, used through the commands and ``QuestionAnswerer``.
 """
 
+import functools
+import json
+
 import pytest
 import torch
-from helpers.architecture_runs import NOTE
-from helpers.architectures import build
+from helpers.architecture_runs import LENGTHS, NOTE
+from helpers.architectures import build, write_data
+from helpers.commands import read, run
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, PreTrainedModel
 
 import ask
+import evaluate_qa
+import preprocess
+import train
 from qa.model.loss import masked_loss
 from qa.model.padding import make_collator, probe_windows
+from qa.model.tokenizer import load_tokenizer
+from qa.options.arguments import ModelArguments
+from qa.runtime.errors import UserError
 
 QUESTIONS = [f"Who built the {thing}?" for thing in ("bridge", "tower", "mill", "gate", "old town hall")]
 CONTEXT = "Ann Berg built the bridge in 1931, and her son built the tower. Nobody knows who built the gate. "
@@ -37,7 +47,17 @@ def data(tmp_path_factory):
 
 
 def load(folder):
-    return AutoModelForQuestionAnswering.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(ModelArguments(str(folder)))
+    return AutoModelForQuestionAnswering.from_pretrained(folder), tokenizer
+
+
+def refusal(function, *args, **options) -> str | None:
+    """Return the reason for which a call is refused."""
+    try:
+        function(*args, **options)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 @pytest.mark.parametrize("kind", ["fnet", "convbert", "funnel", "big_bird", "reformer", "yoso"])
@@ -90,8 +110,9 @@ def test_fnet_is_trained_without_padding(checkpoints, tmp_path):
 @pytest.mark.parametrize("kind", ["longformer", "funnel", "nystromformer", "gpt2", "llama", "t5", "bigbird_pegasus"])
 def test_checkpoints_of_these_architectures_load_and_answer(kind, checkpoints):
     """Longformer demands three separators, Funnel a mask, and the others have no CLS or no padding token."""
-    answerer = ask.QuestionAnswerer.from_pretrained(str(checkpoints(kind)), "cpu", **SMALL)
-    answer = answerer(question=QUESTIONS[0], context=CONTEXT)
+    load_answerer = functools.partial(ask.QuestionAnswerer.from_pretrained, str(checkpoints(kind)), "cpu", **SMALL)
+    assert refusal(load_answerer) is None
+    answer = load_answerer()(question=QUESTIONS[0], context=CONTEXT)
     assert answer["answer"] and CONTEXT[answer["start"] : answer["end"]] == answer["answer"]
 
 
@@ -113,7 +134,8 @@ def test_models_without_cls_or_padding_token_are_trained(kind, checkpoints, data
     """The saved tokenizer pads with the end token, and is evaluated and asked without it being given again."""
     files = ("--train_file", data / "train.json", "--validation_file", data / "dev.json", "--cache_dir", data / "cache")
     model = ("--model_name_or_path", checkpoints(kind))
-    run(train, *model, *files, *LENGTHS, "--max_steps", 2, "--report_to", "none", "--output_dir", tmp_path / "run")
+    more = (*files, *LENGTHS, "--max_steps", 2, "--report_to", "none", "--output_dir", tmp_path / "run")
+    assert refusal(run, train, *model, *more) is None
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
     assert tokenizer.pad_token_id is not None and tokenizer.cls_token_id is None
     assert len(tokenizer) == len(AutoTokenizer.from_pretrained(checkpoints(kind))), "no token is added"
@@ -131,7 +153,7 @@ def test_null_answers_need_a_cls_token(checkpoints, data, tmp_path):
     (tmp_path / "some.json").write_text(json.dumps(questions), encoding="utf-8")
     reason = "has no CLS token, where a model predicts that a question has no answer"
     model = ("--model_name_or_path", checkpoints("t5"))
-    more = ("--validation_file", data / "dev.json", *LENGTHS, "--cache_dir", data / "cache", "--output_dir", tmp_path)
+    more = ("--validation_file", data / "dev.json", *LENGTHS, "--cache_dir", data / "cache", "--output_dir")
     for number, (command, *files) in enumerate(
         [
             (train, "--train_file", tmp_path / "some.json"),
@@ -140,31 +162,31 @@ def test_null_answers_need_a_cls_token(checkpoints, data, tmp_path):
             (evaluate_qa, "--version_2_with_negative", "true"),
         ]
     ):
-        with pytest.raises(UserError, match=reason):
-            run(command, *model, *files, *more[:-1], tmp_path / str(number))
+        found = refusal(run, command, *model, *files, *more, tmp_path / str(number))
+        assert found and reason in found, (command.__name__, files)
     answerer = ask.QuestionAnswerer.from_pretrained(str(checkpoints("t5")), "cpu", **SMALL)
     assert answerer(question=QUESTIONS[0], context=CONTEXT)["answer"]
-    with pytest.raises(UserError, match=f"{reason}: give --handle_impossible_answer false"):
-        answerer(question=QUESTIONS[0], context=CONTEXT, handle_impossible_answer=True)
+    found = refusal(answerer, question=QUESTIONS[0], context=CONTEXT, handle_impossible_answer=True)
+    assert found and f"{reason}: give --handle_impossible_answer false" in found
 
 
 def test_tokenizers_that_cannot_be_used_are_refused_with_the_reason(checkpoints, tmp_path):
-    with pytest.raises(UserError, match=r"\(MarkupLMTokenizer\) does not take a question and a text: "):
-        ask.QuestionAnswerer.from_pretrained(str(checkpoints("markuplm")))
+    found = refusal(ask.QuestionAnswerer.from_pretrained, str(checkpoints("markuplm")))
+    assert found and "(MarkupLMTokenizer) does not take a question and a text: its offsets are those of words" in found
     model, tokenizer = load(checkpoints("gpt2"))
-    tokenizer.eos_token = None
+    tokenizer.eos_token = tokenizer.pad_token = None
     model.save_pretrained(tmp_path), tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="has no padding token, and no end-of-text token to use instead"):
-        ask.QuestionAnswerer.from_pretrained(str(tmp_path))
+    found = refusal(ask.QuestionAnswerer.from_pretrained, str(tmp_path))
+    assert found and "has no padding token, and no end-of-text token to use instead" in found
 
 
 def test_decoders_read_the_question_first(checkpoints):
     """Although Llama's tokenizer pads on the left, as XLNet's does, whose context comes first."""
-    for kind, first in (("llama", "Who"), ("xlnet", "Ann")):
+    for kind, first in (("llama", "Who"), ("xlnet", "<unk>nn")):
         tokenizer = AutoTokenizer.from_pretrained(checkpoints(kind))
         assert tokenizer.padding_side == "left", kind
-        text = tokenizer.decode(probe_windows(tokenizer, 96)[-1]["input_ids"], skip_special_tokens=True)
-        assert text.strip().startswith(first), kind
+        ids = probe_windows(tokenizer, 96)[-1]["input_ids"]
+        assert tokenizer.decode(ids).strip().startswith(first), kind
 
 
 def test_token_types_of_decoders_are_not_looked_up_among_the_words(checkpoints):
