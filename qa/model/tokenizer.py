@@ -30,9 +30,7 @@ def load_tokenizer(args: ModelArguments) -> PreTrainedTokenizerFast:
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise UserError(f"tokenizer {name} has no padding token, and no end-of-text token to use instead")
-        tokenizer.pad_token = (
-            tokenizer.eos_token
-        )  # decoders have none; which token it is does not matter, as it is masked
+        tokenizer.pad_token = tokenizer.eos_token  # decoders have none; masked, any token will do
     if not isinstance(tokenizer.model_max_length, (int, float)) or not tokenizer.model_max_length >= 1:
         raise UserError(f"tokenizer {name} has a model_max_length of {tokenizer.model_max_length!r:.40}: fix its files")
     check_takes_text(tokenizer, name)
