@@ -24,7 +24,7 @@ from qa.runtime.errors import UserError, one_line
 
 QUESTION, CONTEXT = "Who built it?", "Ann Berg built the bridge in 1931, and her son the tower beside it."
 WORDS = 2, 5, 14  # of the context, in the windows that are compared
-QUESTION_TOKENS = 4  # leaves room in the smallest windows
+QUESTION_TOKENS = 4  # at most: the smallest windows need room for the context
 ROUNDING = 1_000  # times the precision of the largest logit; batches of other shapes differ by 1 to 100 of these units
 LEAK = 10  # the same for batches of one shape, in which masked tokens change nothing
 MASKED = 1e4  # BigBird and Splinter give the question's tokens logits of -1e6 and less
@@ -97,7 +97,8 @@ def make_collator(
 
 def probe_windows(tokenizer: PreTrainedTokenizerFast, longest: int) -> list[dict[str, np.ndarray]]:
     """Return windows of one question and contexts of different lengths, as training makes them; the longest is last."""
-    (question,), _, _ = cut_questions([QUESTION], tokenizer, QUESTION_TOKENS)
+    room = longest - tokenizer.num_special_tokens_to_add(pair=True)
+    (question,), _, _ = cut_questions([QUESTION], tokenizer, min(QUESTION_TOKENS, room // 2))
     contexts = [" ".join(CONTEXT.split()[:count]) for count in WORDS]
     settings = WindowSettings(longest, doc_stride=0, first_window_only=True)
     return tokenize_pairs([question] * len(contexts), contexts, tokenizer, settings).rows()
