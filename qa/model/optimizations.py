@@ -1,5 +1,7 @@
 """Optimizations that make a training step faster or smaller without changing its result."""
 
+import functools
+
 import torch
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
@@ -92,6 +94,23 @@ def set_attention(model: PreTrainedModel, name: str | None) -> None:
         raise UserError(f"attn_implementation {name}: {one_line(error)}") from None
 
 
+def make_reversible_layers_repeatable(model: PreTrainedModel) -> None:
+    """Let Reformer's layers draw their dropout seeds from torch's generator, which a resumed run restores.
+
+    transformers takes them from ``torch.seed()``, which is another one in every run.
+    """
+
+    def draw(layer: nn.Module, name: str) -> None:
+        seed = int(torch.randint(1 << 62, ()))
+        setattr(layer, name, seed)
+        torch.manual_seed(seed)
+
+    for layer in model.modules():
+        for part in ("attention", "feed_forward"):
+            if hasattr(layer, f"_init_{part}_seed"):
+                setattr(layer, f"_init_{part}_seed", functools.partial(draw, layer, f"{part}_seed"))
+
+
 def prepare_model(model: PreTrainedModel, args: TrainingOptions) -> None:
     """Apply the options that change the model itself, before it is trained or evaluated.
 
@@ -107,3 +126,4 @@ def prepare_model(model: PreTrainedModel, args: TrainingOptions) -> None:
             if isinstance(module, nn.Dropout):
                 module.p = args.dropout
     enable_albert_checkpointing(model)
+    make_reversible_layers_repeatable(model)
