@@ -8,6 +8,7 @@ from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTra
 from transformers.utils import logging as transformers_logging
 
 from qa.io.run_folder import SETTINGS
+from qa.model.decoders import key_mapping, save_under_own_names
 from qa.model.loading import hub_options, load_config, loading
 from qa.model.weight_files import check_weight_files
 from qa.options.arguments import ModelArguments
@@ -65,10 +66,12 @@ def read_weights(args: ModelArguments, config: PretrainedConfig) -> tuple[PreTra
             dtype=torch.float32,
             output_loading_info=True,
             use_safetensors=True,
+            key_mapping=key_mapping(config),
             **hub_options(args),
         )
     finally:
         transformers_logging.set_verbosity(verbosity)
+    save_under_own_names(model)
     return model, sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
 
 

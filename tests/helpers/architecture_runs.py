@@ -44,11 +44,11 @@ class Outcome:
 
 
 class Interrupt(TrainerCallback):
-    """Send this process the signal of Ctrl-C after a step."""
+    """Ask this process to stop after a step; Ctrl-C's signal is ignored where a shell started it in the background."""
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == STOPPED_AT:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def check_architecture(kind: str, data: Path, folder: Path) -> Outcome:

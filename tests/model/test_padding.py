@@ -9,9 +9,10 @@ import json
 import pytest
 import torch
 from helpers.architecture_runs import LENGTHS, NOTE
-from helpers.architectures import build, write_data
+from helpers.architectures import build, make_config, make_tokenizer, write_data
 from helpers.commands import read, run
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer, PreTrainedModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering, AutoTokenizer, PreTrainedModel
 
 import ask
 import evaluate_qa
@@ -144,6 +145,24 @@ def test_models_without_cls_or_padding_token_are_trained(kind, checkpoints, data
     capsys.readouterr()
     run(ask, "--model_name_or_path", tmp_path / "run", "--question", QUESTIONS[0], "--context", CONTEXT)
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_language_models_are_trained(kind, data, tmp_path):
+    """Llama and Qwen are published as such: their weights have other names than in the class for questions."""
+    tokenizer = make_tokenizer(kind)
+    torch.manual_seed(0)
+    pretrained = AutoModelForCausalLM.from_config(make_config(kind, tokenizer))
+    pretrained.save_pretrained(tmp_path / "model"), tokenizer.save_pretrained(tmp_path / "model")
+    files = ("--train_file", data / "train.json", "--validation_file", data / "dev.json", "--cache_dir", data / "cache")
+    more = (*files, *LENGTHS, "--max_steps", 2, "--learning_rate", "1e-9", "--report_to", "none")
+    command = ("--model_name_or_path", tmp_path / "model", *more, "--output_dir", tmp_path / "run")
+    assert refusal(run, train, *command) is None
+    saved = load_file(tmp_path / "run" / "model.safetensors")
+    for name, weight in pretrained.model.state_dict().items():
+        torch.testing.assert_close(saved[f"transformer.{name}"], weight, rtol=0, atol=1e-6, msg=name)
+    run(evaluate_qa, "--model_name_or_path", tmp_path / "run", "--output_dir", tmp_path / "again")
+    assert read(tmp_path / "again" / "predictions.json") == read(tmp_path / "run" / "predictions.json")
 
 
 def test_null_answers_need_a_cls_token(checkpoints, data, tmp_path):
