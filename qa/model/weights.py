@@ -117,5 +117,3 @@ def check_weights(name: str, model: PreTrainedModel, missing: list[str], unexpec
                 f"model {name}: the model has diverged, or its file is corrupt: {key} has NaN or infinite values; use"
                 " an earlier checkpoint, or train again with a lower learning_rate"
             )
-
-
