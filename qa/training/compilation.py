@@ -8,6 +8,7 @@ from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
 from qa.options.training_arguments import TrainingOptions
+from qa.runtime.console import warn
 from qa.runtime.errors import UserError
 
 CUDA_GRAPHS = "reduce-overhead", "max-autotune"  # modes of torch.compile that use them
@@ -25,6 +26,9 @@ def repeated_blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 def check_cuda_graphs(args: TrainingOptions) -> None:
     """Raise UserError for CUDA graphs with accumulated gradients, which the next batch's graph would overwrite."""
+    if hasattr(model, "runs_unpadded"):
+        warn("note: torch_compile is not used: it would compile this model for every length")
+        return
     if args.torch_compile_mode in CUDA_GRAPHS and args.gradient_accumulation_steps > 1:
         raise UserError(f"torch_compile_mode {args.torch_compile_mode} needs gradient_accumulation_steps: 1")
 

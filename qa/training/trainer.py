@@ -98,10 +98,7 @@ class QATrainer(CheckpointSaving):
             padding_lengths = choose_batch_lengths(self.lengths, args, pad_to, self.group_size)
         self.collator = make_collator(model, tokenizer, evaluator.args.max_seq_length, padding_lengths)
         if windows is not None and args.torch_compile:  # evaluation runs uncompiled
-            if hasattr(model, "runs_unpadded"):
-                warn("note: torch_compile is not used: it would compile this model for every length")
-            else:
-                compile_blocks(model, args)
+            compile_blocks(model, args)
         columns = self.collator.columns
         self.train_rows = None if windows is None else WindowRows(windows, columns)
         self.eval_rows = WindowRows(kwargs.pop("eval_dataset"), columns)
