@@ -26,9 +26,6 @@ def repeated_blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 def check_cuda_graphs(args: TrainingOptions) -> None:
     """Raise UserError for CUDA graphs with accumulated gradients, which the next batch's graph would overwrite."""
-    if hasattr(model, "runs_unpadded"):
-        warn("note: torch_compile is not used: it would compile this model for every length")
-        return
     if args.torch_compile_mode in CUDA_GRAPHS and args.gradient_accumulation_steps > 1:
         raise UserError(f"torch_compile_mode {args.torch_compile_mode} needs gradient_accumulation_steps: 1")
 
@@ -42,6 +39,9 @@ def compile_blocks(model: nn.Module, args: TrainingOptions) -> None:
         UserError: as ``check_cuda_graphs``.
     """
     check_cuda_graphs(args)
+    if hasattr(model, "runs_unpadded"):
+        warn("note: torch_compile is not used: it would compile this model for every length")
+        return
     for block in [*repeated_blocks(model)] or [model]:
         block.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode, dynamic=False)
 
