@@ -33,19 +33,15 @@ from qa.evaluation.collapse import detect_collapse
 from qa.evaluation.inputs import (
     check_saved_file,
     load_validation,
-    read_predictions,
+    read_other_scores,
     warn_of_other_task,
     warn_of_replaced_answers,
 )
 from qa.evaluation.report import compare_with, difference_rows, write_report
 from qa.evaluation.results import count_rows, save_best_threshold, score_rows, write_evaluation
-from qa.evaluation.scores import gold_answers, score_predictions
 from qa.io.files import check_writable, make_folder, write_json
-from qa.io.run_folder import COMPARISON, PREDICTIONS
+from qa.io.run_folder import COMPARISON
 from qa.model.device import uses_tf32
-from qa.model.loading import load_config
-from qa.model.tokenizer import load_tokenizer
-from qa.model.weight_files import check_weight_files
 from qa.options.arguments import DataArguments, EvaluationArguments, ModelArguments
 from qa.options.combinations import check_evaluation_options, default_evaluation_folder
 from qa.options.parser import read_options
@@ -54,8 +50,7 @@ from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import table, warn
 from qa.runtime.errors import UserError
 from qa.runtime.process import allow_tf32, configure_process, run_command
-from qa.training.evaluate import evaluate_model, evaluate_predictions
-from qa.training.preflight import check_attention
+from qa.training.evaluate import check_model, evaluate_model, evaluate_predictions
 
 
 def main() -> None:
@@ -71,11 +66,7 @@ def main() -> None:
     check_writable("output_dir", args.output_dir)
     if model_args.cache_dir:
         check_writable("cache_dir", model_args.cache_dir)
-    tokenizer = None if eval_args.predictions else load_tokenizer(model_args)
-    if model_args.model_name_or_path:
-        check_attention(args, load_config(model_args))
-        if not eval_args.logits:
-            check_weight_files(model_args)
+    tokenizer = check_model(model_args, args, eval_args)
 
     settings = read_settings(saved)
     check_saved_file(settings, data_args.validation_file)
@@ -84,11 +75,7 @@ def main() -> None:
     if eval_args.save_best_threshold and not unanswerable:
         raise UserError("save_best_threshold is for SQuAD 2.0: all these questions have an answer")
     warn_of_other_task(settings, unanswerable, split)
-    other = None
-    if eval_args.compare:
-        references = gold_answers(split.examples)
-        predictions = read_predictions(str(Path(eval_args.compare) / PREDICTIONS), references)
-        other = score_predictions(predictions, references, unanswerable)
+    other = read_other_scores(eval_args.compare, split, unanswerable) if eval_args.compare else None
     output = make_folder(args.output_dir)
     warn_of_replaced_answers(output, split)
     if tokenizer is None:

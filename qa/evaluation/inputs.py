@@ -10,6 +10,7 @@ from qa.data.examples import Split
 from qa.data.formats import read_text_file
 from qa.data.splits import load_splits, no_split
 from qa.data.windows import WindowArrays
+from qa.evaluation.scores import Scores, gold_answers, score_predictions
 from qa.inference.spans import LARGEST
 from qa.io.files import require_file
 from qa.io.run_folder import PREDICTIONS
@@ -83,6 +84,13 @@ def read_predictions(path: str, references: list[dict]) -> dict[str, str]:
     if unknown := len(predictions.keys() - known):
         warn(f"warning: {path}: {count(unknown, 'prediction')} for questions that are not in the data")
     return predictions
+
+
+def read_other_scores(folder: str, split: Split, has_unanswerable: bool) -> Scores:
+    """Return the scores of the predictions in the folder of another evaluation."""
+    references = gold_answers(split.examples)
+    predictions = read_predictions(str(Path(folder) / PREDICTIONS), references)
+    return score_predictions(predictions, references, has_unanswerable)
 
 
 def read_null_odds(path: str, references: list[dict]) -> dict[str, float]:

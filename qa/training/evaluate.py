@@ -16,11 +16,13 @@ from qa.evaluation.scores import gold_answers, score_predictions
 from qa.io.files import replacing
 from qa.model.device import device_precision
 from qa.model.loading import load_config, position_limit
-from qa.model.tokenizer import NULL_ANSWERS_ADVICE, check_fit, check_null_answers
+from qa.model.tokenizer import NULL_ANSWERS_ADVICE, check_fit, check_null_answers, load_tokenizer
+from qa.model.weight_files import check_weight_files
 from qa.model.weights import load_model
-from qa.options.arguments import DataArguments, ModelArguments
+from qa.options.arguments import DataArguments, EvaluationArguments, ModelArguments
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
+from qa.training.preflight import check_attention
 from qa.training.resolved import ResolvedRun, trainer_arguments
 from qa.training.trainer import QATrainer
 
@@ -45,6 +47,20 @@ def evaluate_predictions(
         null_odds=odds,
         best=scores if odds else None,
     )
+
+
+def check_model(
+    model_args: ModelArguments, args: TrainingOptions, eval_args: EvaluationArguments
+) -> PreTrainedTokenizerFast | None:
+    """Check the model before data are read, and return its tokenizer; None if predictions are scored without one."""
+    if eval_args.predictions:
+        return None
+    tokenizer = load_tokenizer(model_args)
+    if model_args.model_name_or_path:
+        check_attention(args, load_config(model_args))
+        if not eval_args.logits:
+            check_weight_files(model_args)
+    return tokenizer
 
 
 def evaluate_model(

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerState
 
-from qa.evaluation.evaluator import plain_metrics
 from qa.model.weights import load_checkpoint
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.distributed import on_main_process
@@ -112,8 +111,8 @@ def find_other_score(before: dict[str, float], now: dict[str, float], questions:
 def best_scores(state: TrainerState, args: TrainingOptions) -> dict[str, float]:
     """Return the metric that made a checkpoint the best, and its loss if logged, which changes with any weight."""
     name = (args.metric_for_best_model or "loss").removeprefix("eval_")
-    logged = (plain_metrics(row, "eval") for row in state.log_history if row["step"] == state.best_global_step)
-    losses = [row["loss"] for row in logged if name in row and "loss" in row]
+    logged = (row for row in state.log_history if row["step"] == state.best_global_step and f"eval_{name}" in row)
+    losses = [row["eval_loss"] for row in logged if "eval_loss" in row]
     assert state.best_metric is not None, "it is set with best_global_step"
     return {name: state.best_metric} | ({"loss": losses[0]} if losses else {})
 

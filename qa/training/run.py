@@ -65,10 +65,7 @@ def run_training(
         raise UserError(f"{start} is not on this host: output_dir must be on a disk that all hosts share")
     set_seed(args.seed)
     model = load_model(model_args, config, training=True)
-    trainer_args = trainer_arguments(args, resolved)
-    if not check_space(args.folder, model.num_parameters(), count_checkpoints(trainer_args, len(windows))):
-        warn(f"note: {args.folder} has no space for recovery checkpoints: a run that is interrupted starts again")
-        trainer_args = dataclasses.replace(trainer_args, recovery_minutes=0)
+    trainer_args = fit_on_disk(trainer_arguments(args, resolved), model.num_parameters(), len(windows))
     examples, arrays = data["validation"].split.examples, data["validation"].arrays
     evaluator = Evaluator(examples, arrays, data_args, resolved.has_unanswerable)
     stop = SignalHandler()
@@ -98,6 +95,18 @@ def run_training(
         run = FinishedRun(trained, evaluation, state, settings, record, seconds, len(windows), resumed_from)
         write_results(args.folder, run)
         print_results(args.folder, run)
+
+
+def fit_on_disk(args: TrainingOptions, parameters: int, windows: int) -> TrainingOptions:
+    """Return the options without recovery checkpoints if only those do not fit on the disk.
+
+    Raises:
+        UserError: other checkpoints do not fit either.
+    """
+    if check_space(args.folder, parameters, count_checkpoints(args, windows)):
+        return args
+    warn(f"note: {args.folder} has no space for recovery checkpoints: a run that is interrupted starts again")
+    return dataclasses.replace(args, recovery_minutes=0)
 
 
 def run_settings(

@@ -242,8 +242,9 @@ class QATrainer(CheckpointSaving):
         if kept in (last, None):
             return self.complete(super().evaluate())
         evaluated, _ = self.evaluate_windows()
-        epoch = next((entry["epoch"] for entry in self.state.log_history if entry["step"] == kept), self.state.epoch)
-        self.evaluated = dataclasses.replace(evaluated, step=kept, metrics=evaluated.metrics | {"epoch": epoch})
+        self.evaluated = dataclasses.replace(
+            evaluated, step=kept, metrics=evaluated.metrics | {"epoch": self.state.epoch or 0.0}
+        )
         return self.evaluated
 
     def evaluate_windows(self) -> tuple[Evaluated, WindowPredictions[np.ndarray]]:

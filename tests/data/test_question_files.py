@@ -75,7 +75,9 @@ def test_preprocess_counts_the_rows_of_several_files(tiny_model, tmp_path, capsy
     for name, file in zip(names, files, strict=True):
         part = counts[str(file)]
         assert part["read"] == part["examples"] + part["dropped"] == len(WRITTEN[name][1])
-        assert f"{file}: {part['read']} read, {part['dropped']} dropped, {part['examples']} used" in printed.out
+        assert f"{file}: {part['read']} read, {part['dropped']} dropped, {part['examples']} used" in " ".join(
+            printed.out.split()
+        )
         assert f"note: {file}: {WRITTEN[name][0]}" in printed.err
 
 

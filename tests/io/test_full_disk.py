@@ -20,12 +20,12 @@ import preprocess
 from qa.data.demo import write_demo
 from qa.data.window_cache import load_windows
 from qa.io.files import make_folder, replacing, write_json
+from qa.io.run_lock import lock_run_folder
 from qa.model.loading import loading
 from qa.model.tokenizer import save_tokenizer
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
 from qa.runtime.process import run_command
-from qa.training.resume import lock_run_folder
 from qa.training.trainer import QATrainer
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

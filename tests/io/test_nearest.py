@@ -53,7 +53,7 @@ def test_a_mistyped_model_folder_is_not_called_a_missing_model(path, capsys):
         with pytest.raises(UserError) as error:
             run(command, "--model_name_or_path", path, *argv)
         assert str(error.value).startswith(f"{path}: no such folder: did you mean {model}?"), command.__name__
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     if not path.startswith("."):
         assert f"looking for {path} on the Hub (there is no such folder: did you mean {model}?)" in printed
 

@@ -14,10 +14,15 @@ def fail(message: str):
     raise UserError(message)
 
 
+def stub_trainer(train):
+    handler = SimpleNamespace(callbacks=[])
+    return SimpleNamespace(train=train, callback_handler=handler, is_fsdp_enabled=False, is_deepspeed_enabled=False)
+
+
 @pytest.mark.parametrize(
     "call",
     [
-        lambda message: run.train(SimpleNamespace(train=lambda **_: fail(message)), None),
+        lambda message: run.train(stub_trainer(lambda **_: fail(message)), None),
         lambda message: run.make_trainer(message=message),
     ],
 )
