@@ -33,7 +33,7 @@ class SignalHandler:
             self.number = number
             if number == getattr(signal, "SIGHUP", None):
                 self.discard_terminal_output()
-            warn("stopping after this step to save a checkpoint; interrupt again to stop immediately")
+            warn("saving a checkpoint after this step, then stopping; interrupt again to stop now")
         elif number in (signal.SIGINT, signal.SIGTERM):
             self.restore()
             signal.raise_signal(number)
