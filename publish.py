@@ -32,10 +32,11 @@ from qa.io.nearest import did_you_mean
 from qa.options.arguments import PublishArguments
 from qa.options.parser import parse_arguments
 from qa.runtime.errors import UserError
-from qa.runtime.process import run_command
+from qa.runtime.process import configure_process, run_command
 
 
 def main() -> None:
+    configure_process()
     (args,) = parse_arguments((PublishArguments,), description=__doc__)
     if not args.model_dir or not args.hub_model_id:
         raise UserError("both are needed: --model_dir my_qa_model --hub_model_id USER/NAME")

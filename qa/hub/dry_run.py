@@ -67,7 +67,7 @@ def find_state(api: HfApi | None, name: str, private: bool) -> str:
     """
     kind = "private" if private else "public"
     if api is None:
-        return f"not known without the account; if there is none, it would be created, {kind}"
+        return f"not known without the account. A new one would be {kind}"
     try:
         found = api.model_info(name, timeout=TIMEOUT)
     except GatedRepoError:
@@ -75,7 +75,7 @@ def find_state(api: HfApi | None, name: str, private: bool) -> str:
     except RepositoryNotFoundError:
         return f"not found on the Hub; would be created, {kind}"
     except Exception as error:  # as above
-        return f"not known: {explain(error)}; if there is none, it would be created, {kind}"
+        return f"not known: {explain(error)}. A new one would be {kind}"
     if private and not found.private:
         return "exists and is public; publishing would fail with --private"
     return f"exists, {'private' if found.private else 'public'}"

@@ -214,7 +214,7 @@ def print_plan(config: PretrainedConfig, args: TrainingOptions, lengths: np.ndar
     precision = wanted_precision(args, bf16_supported()) if on_gpu else "fp32"
     batches, plan = make_plan(config, args, lengths, precision, pad_to)
     print(plan.details() if args.plan else plan.summary())
-    if args.gpu_memory_gb == "auto" and args.device.type != "cuda":
+    if args.plan and args.gpu_memory_gb == "auto" and args.device.type != "cuda":
         print(wrap("gpu_memory_gb: auto leaves the batch size as it is on a CPU; give a number to plan for a GPU", 6))
     if args.device.type == "cuda" and plan.usable is None and plan.step is not None:
         size = torch.cuda.get_device_properties(args.device).total_memory

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +29,7 @@ from qa.hub.model_card import clean_command, is_local_path, make_card, published
 from qa.io.files import write_json, write_yaml
 from qa.model.loading import load_config
 from qa.model.weights import load_model
-from qa.options.arguments import DataArguments, ModelArguments
+from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.saved import as_settings, published_names
 from qa.runtime.errors import UserError
 
@@ -212,6 +215,13 @@ def test_a_dry_run_lists_what_the_upload_contains(hub, folder, capsys):
     for path, size in sent.items():
         assert re.search(rf"^  {re.escape(path)} +{size if size < 1000 else f'{size / 1000:.1f}'} k?B$", output, re.M)
     assert re.search(rf"^  {len(sent)} files +{sum(sent.values()) / 1000:.1f} kB$", output, re.M)
+
+
+def test_output_in_a_file_has_no_progress_bars(folder):
+    command = [sys.executable, "publish.py", "--model_dir", str(folder), "--hub_model_id", "me/model", "--dry_run"]
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": WRITE}  # nothing listens there
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment)
+    assert done.returncode == 0 and done.stderr == ""
 
 
 def test_a_dry_run_needs_no_network(folder, monkeypatch, tmp_path, capsys):
