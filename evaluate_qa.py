@@ -40,7 +40,7 @@ from qa.evaluation.inputs import (
 from qa.evaluation.report import compare_with, difference_rows, write_report
 from qa.evaluation.results import count_rows, save_best_threshold, score_rows, write_evaluation
 from qa.io.files import check_writable, make_folder, write_json
-from qa.io.run_folder import COMPARISON
+from qa.io.run_folder import COMPARISON, name_evaluation
 from qa.model.device import uses_tf32
 from qa.options.arguments import DataArguments, EvaluationArguments, ModelArguments
 from qa.options.combinations import check_evaluation_options, default_evaluation_folder
@@ -85,7 +85,7 @@ def main() -> None:
         files = eval_args.logits, eval_args.save_logits
         evaluation = evaluate_model(model_args, data_args, args, tokenizer, split, unanswerable, *files)
 
-    comparison = compare_with(evaluation, Path(eval_args.compare).resolve().name, other) if other else None
+    comparison = compare_with(evaluation, name_evaluation(Path(eval_args.compare)), other) if other else None
     write_evaluation(output, evaluation)
     if comparison:
         write_json(output / COMPARISON, comparison)

@@ -41,7 +41,7 @@ from qa.options.training_arguments import TrainingOptions
 from qa.runtime.distributed import on_main_process
 from qa.runtime.process import allow_tf32, configure_process, run_command
 from qa.training.planner import plan_run
-from qa.training.preflight import check_model_options, check_options
+from qa.training.preflight import check_intervals, check_model_options, check_options
 from qa.training.prepare import prepare_splits
 from qa.training.resolved import ResolvedRun
 from qa.training.run import locked_output_folder, run_training
@@ -53,6 +53,7 @@ def main() -> None:
     test, argv = split_test_options(sys.argv[1:])
     given = read_options(kinds, argv, REPOSITORY / "config.yaml", __doc__)
     check_stages(given, test, argv)
+    check_intervals(given)
     model_args, data_args, args = given.build()
     if not args.plan:
         check_options(model_args, data_args, args)

@@ -54,6 +54,11 @@ def open_sources(args: DataArguments, split: str, cache_dir: str | None) -> Sour
         ]
     else:
         names = (args.dataset_name or [])[: None if split == "train" else 1]
+        if len(names) < len(args.dataset_name or []):
+            warn(
+                f"note: validation uses only {names[0]}, the first dataset; evaluate_qa.py --dataset_name NAME scores"
+                " another"
+            )
         notes = [[] for _ in names]
         found = [read_dataset(args, index, split, cache_dir) for index in range(len(names))]
         if len(names) == 1 and found[0] is None:

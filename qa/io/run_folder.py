@@ -73,6 +73,16 @@ def enclosing_checkpoint(path: Path) -> Path | None:
     return next((each for each in found if not (each / FINISHED).is_file()), None)
 
 
+def name_evaluation(folder: Path) -> str:
+    """Return the name of an evaluation's folder, with its model's where the name is one that many models have."""
+    path = folder.expanduser().resolve()
+    parts = [path.name]
+    while path.parent != path and (path.name == EVALUATION or re.fullmatch(rf"({REGULAR}|{RECOVERY})-\d+", path.name)):
+        path = path.parent
+        parts.append(path.name)
+    return "/".join(filter(None, reversed(parts)))
+
+
 def reject_in_checkpoint(path: str | Path) -> None:
     """Raise UserError if output would go into a checkpoint, from which its run could then not be resumed."""
     if checkpoint := enclosing_checkpoint(Path(path)):

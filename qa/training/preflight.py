@@ -13,7 +13,7 @@ from torch.utils._triton import has_triton
 from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTrainedModel, Trainer, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
-from transformers.trainer_utils import SchedulerType
+from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from transformers.training_args import OptimizerNames, ParallelMode
 from transformers.utils import is_liger_kernel_available
 
@@ -22,11 +22,14 @@ from qa.io.files import check_writable
 from qa.model.optimizations import set_attention
 from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.option import require
+from qa.options.parser import GivenOptions
 from qa.options.training_arguments import TrainingOptions
+from qa.runtime.console import warn
 from qa.runtime.errors import UserError, one_line
 from qa.training.compilation import check_cuda_graphs
 from qa.training.resume import check_output_folder
 
+DEFAULT_STRATEGIES = {"eval": "no", "save": "steps", "logging": "steps"}  # of ``TrainingArguments``
 TRACKER_PACKAGES = {"azure_ml": "azureml-sdk", "flyte": "flytekit"}  # others have the tracker's name
 
 
@@ -48,6 +51,24 @@ def check_options(model_args: ModelArguments, data_args: DataArguments, args: Tr
     require(not args.use_liger_kernel or is_liger_kernel_available(), "use_liger_kernel", needs("liger-kernel"))
     alone = args.fsdp and args.parallel_mode != ParallelMode.DISTRIBUTED
     require(not alone, "fsdp", "needs several processes: torchrun --nproc_per_node 2 train.py")
+
+
+def check_intervals(given: GivenOptions) -> None:
+    """Check the intervals of evaluations, checkpoints and logs, as given: ``TrainingArguments`` replaces zeros.
+
+    Prints a note for one on the command line that its strategy does not use.
+
+    Raises:
+        UserError: an interval that is used is not positive.
+    """
+    for kind, default in DEFAULT_STRATEGIES.items():
+        name, steps = f"{kind}_steps", given.value(f"{kind}_steps")
+        strategy = given.value(f"{kind}_strategy") or default
+        if strategy == IntervalStrategy.STEPS:
+            rule = f"must be above 0: a number of steps, or a share of all below 1; for none write --{kind}_strategy no"
+            require(steps is None or steps > 0, f"{name} {steps or 0:g}", rule)
+        elif name in given.command_line:
+            warn(f"note: {name} has no effect with {kind}_strategy {strategy}: --{kind}_strategy steps uses it")
 
 
 def check_model_options(args: TrainingOptions, config: PretrainedConfig) -> None:

@@ -99,6 +99,15 @@ def test_the_folder_holds_a_report_and_the_curves(trained):
         assert len({colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}) > 20, "something is drawn"
 
 
+def test_a_compared_evaluation_is_named_after_its_model(trained, tmp_path, capsys):
+    other = tmp_path / "my model" / "evaluation"
+    run(evaluate_qa, "--model_name_or_path", trained, "--output_dir", other)
+    capsys.readouterr()
+    run(evaluate_qa, "--model_name_or_path", trained, "--output_dir", tmp_path / "out", "--compare", other)
+    assert "F1 against my model/evaluation " in capsys.readouterr().out
+    assert "my model/evaluation" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
 def test_evaluations_are_compared(trained, tmp_path, capsys):
     run(evaluate_qa, "--model_name_or_path", trained, "--output_dir", tmp_path, "--compare", trained)
     assert read(tmp_path / "comparison.json")["f1"]["p_value"] == 1

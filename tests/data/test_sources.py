@@ -127,7 +127,7 @@ def test_options_that_take_several_values(tmp_path):
         parse(tmp_path, "columns: [query]")
 
 
-def test_the_first_of_several_datasets_is_used_for_validation(tmp_path):
+def test_the_first_of_several_datasets_is_used_for_validation(tmp_path, capsys):
     for name, size in (("one", 6), ("two", 3)):
         for split in ("train", "validation"):
             rows = [question(f"{name}-{split}-{number}") for number in range(size)]
@@ -136,6 +136,7 @@ def test_the_first_of_several_datasets_is_used_for_validation(tmp_path):
     names = [str(tmp_path / "one"), str(tmp_path / "two")]
     args = DataArguments(dataset_name=names, max_train_samples_per_source=[0, 2])
     splits = read_splits(args, ("train", "validation"), cache_dir=str(tmp_path / "cache"))
+    assert f"note: validation uses only {names[0]}, the first dataset" in capsys.readouterr().err
     assert [source.read for source in splits["train"].sources] == [6, 2]
     assert all(key.startswith("one-validation") for key in splits["validation"].examples["id"])
     assert len(splits["validation"].examples) == 6

@@ -119,3 +119,28 @@ def test_the_right_to_publish_is_checked_before_data_are_read_but_after_all_else
         monkeypatch.setenv("HF_TOKEN", READ)
         error = refused(train, broken, tmp_path, *push)
         assert error.startswith("cannot publish as me/model: the token is read-only") and hub.repositories == {}
+
+
+@pytest.mark.parametrize("steps", ["0", "-5"])
+@pytest.mark.parametrize("kind", ["eval", "save", "logging"])
+def test_intervals_that_are_not_positive(broken, tmp_path, tiny_model, kind, steps):
+    argv = ("--config_name", tiny_model, f"--{kind}_strategy", "steps", f"--{kind}_steps", steps)
+    message = refused(train, broken, tmp_path, *argv)
+    assert f"{kind}_steps {steps} must be above 0" in message and f"--{kind}_strategy no" in message
+
+
+def test_intervals_that_are_not_used(broken, tmp_path, tiny_model, capsys):
+    argv = ("--config_name", tiny_model, "--eval_strategy", "epoch", "--eval_steps", "500")
+    argv += ("--save_strategy", "steps", "--save_steps", "500", "--load_best_model_at_end", "false")
+    assert "broken.json" in refused_at_data(broken, tmp_path, *argv)
+    notes = " ".join(capsys.readouterr().err.split())
+    assert "note: eval_steps has no effect with eval_strategy epoch: --eval_strategy steps uses it" in notes
+    assert "save_steps" not in notes
+
+
+def refused_at_data(broken, tmp_path, *argv) -> str:
+    """Return the error of ``train.py`` where all options are accepted."""
+    files = ("--train_file", broken, "--validation_file", broken, "--output_dir", tmp_path / "out")
+    with pytest.raises(UserError) as error:
+        run(train, *files, "--report_to", "none", "--cache_dir", tmp_path / "cache", *argv)
+    return str(error.value)
