@@ -11,7 +11,7 @@ import torch
 from qa.data.make_windows import joining_template
 from qa.data.tokenized_text import TokenizedContext, check_text, cut_questions
 from qa.data.windows import WindowSettings, check_lengths
-from qa.inference.call_inputs import as_pairs, first_input
+from qa.inference.call_inputs import as_pairs, as_text_pair, first_input
 from qa.inference.decoding import AskOptions, best_answers
 from qa.inference.question_windows import QuestionWindows
 from qa.model.batching import by_length
@@ -119,7 +119,7 @@ class QuestionAnswerer:
     def stream(self, pairs: Iterable[tuple[str, str]], **options) -> Iterator[dict | list[dict]]:
         """Yield the result for each (question, context) in turn, in memory that does not grow with their number.
 
-        The answer of an empty context is empty with score 0.
+        Each may also be a dictionary, as in a call. The answer of an empty context is empty with score 0.
         """
         asked = self.options.updated(options)
         settings = asked.over(self.settings)
@@ -127,7 +127,7 @@ class QuestionAnswerer:
             check_null_answers(self.tokenizer, "give --handle_impossible_answer false")
         sizes = WindowSettings.from_args(settings)
         check_lengths(sizes, self.tokenizer, position_limit(self.model.config))
-        pairs = iter(pairs)
+        pairs = map(as_text_pair, pairs)
         while batch := list(islice(pairs, QUESTIONS)):
             held: list[QuestionWindows] = []
             for windows in self.windows(batch, sizes):

@@ -1,5 +1,6 @@
 """The forms in which questions and contexts may be given to a call, as the removed pipeline took them."""
 
+from collections.abc import Iterable, Mapping
 from types import GeneratorType
 
 from torch.utils.data import Dataset
@@ -35,17 +36,23 @@ def as_pairs(inputs: tuple, question, context) -> tuple[list[tuple[str, str]], b
         checked = not isinstance(inputs[0], (GeneratorType, Dataset))
         single = len(inputs) == 1 and is_example(inputs[0])
         pairs = [as_pair(item) for item in (as_list(inputs[0]) if len(inputs) == 1 and not single else inputs)]
-    for pair in pairs:
-        if not all(isinstance(text, str) for text in pair):
-            raise UserError("question and context must both be text")
-        if checked and not pair[1]:
-            raise UserError("the context is empty")
+    pairs = [as_text_pair(pair) for pair in pairs]
+    if checked and not all(context for _, context in pairs):
+        raise UserError("the context is empty")
     return pairs, single
 
 
+def as_text_pair(item) -> tuple[str, str]:
+    """Return question and context of an example, or of the two in a tuple; raise UserError if they are not text."""
+    question, context = item if isinstance(item, (tuple, list)) and len(item) == 2 else as_pair(item)
+    if not (isinstance(question, str) and isinstance(context, str)):
+        raise UserError("question and context must both be text")
+    return question, context
+
+
 def broadcast(question, context) -> tuple[list[tuple[str, str]], bool]:
-    """Return pairs of two texts, of two lists of the same length, or of several questions and one context."""
-    several = [isinstance(part, (list, tuple)) for part in (question, context)]
+    """Return pairs of two texts, of two columns of the same length, or of several questions and one context."""
+    several = [is_column(part) for part in (question, context)]
     questions = list(question) if several[0] else [question]
     contexts = list(context) if several[1] else [context] * len(questions)
     if len(questions) != len(contexts):
@@ -53,21 +60,26 @@ def broadcast(question, context) -> tuple[list[tuple[str, str]], bool]:
     return list(zip(questions, contexts, strict=True)), not any(several)
 
 
+def is_column(part) -> bool:
+    """Return whether an input holds several texts: a list, an array, or a column of a table."""
+    return isinstance(part, Iterable) and not isinstance(part, (str, bytes, Mapping))
+
+
 def is_columns(item) -> bool:
-    """Return whether an input is a dictionary of lists: several examples in one."""
-    return isinstance(item, dict) and isinstance(item.get("question"), (list, tuple)) and "context" in item
+    """Return whether an input is a dictionary of columns: several examples in one."""
+    return isinstance(item, Mapping) and is_column(item.get("question")) and "context" in item
 
 
 def is_example(item) -> bool:
     """Return whether an input is one example: a dictionary, or a ``SquadExample`` of transformers."""
-    return isinstance(item, dict) or (hasattr(item, "question_text") and hasattr(item, "context_text"))
+    return isinstance(item, Mapping) or (hasattr(item, "question_text") and hasattr(item, "context_text"))
 
 
 def as_pair(item) -> tuple[str, str]:
     """Return question and context of an example."""
-    if isinstance(item, dict) and {"question", "context"} <= item.keys():
+    if isinstance(item, Mapping) and {"question", "context"} <= item.keys():
         return item["question"], item["context"]
-    if not isinstance(item, dict) and is_example(item):
+    if not isinstance(item, Mapping) and is_example(item):
         return item.question_text, item.context_text
     raise UserError("give question and context, or dictionaries with these two keys")
 

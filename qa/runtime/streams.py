@@ -66,12 +66,13 @@ def ignore(error: OSError) -> None:
 
 @contextlib.contextmanager
 def checked_streams() -> Iterator[None]:
-    """Check what is written to stdout and stderr in the block."""
-    streams = sys.stdout, sys.stderr
+    """Check what is written to stdout and stderr in the block; a closed stdin is empty in it."""
+    streams = sys.stdin, sys.stdout, sys.stderr
     null = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - in place of a closed stream, until the end
-    sys.stdout = CheckedStream(streams[0] or null, stdout_failed)
-    sys.stderr = CheckedStream(streams[1] or null, ignore)
+    sys.stdin = streams[0] or open(os.devnull, encoding="utf-8")  # noqa: SIM115 - until the end
+    sys.stdout = CheckedStream(streams[1] or null, stdout_failed)
+    sys.stderr = CheckedStream(streams[2] or null, ignore)
     try:
         yield
     finally:
-        sys.stdout, sys.stderr = streams
+        sys.stdin, sys.stdout, sys.stderr = streams

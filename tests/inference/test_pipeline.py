@@ -6,6 +6,8 @@ The cases are those of ``tests/pipelines/test_pipelines_question_answering.py`` 
 import os
 import re
 
+import datasets
+import pandas
 import pytest
 import torch
 from helpers.commands import run, train_tiny
@@ -252,3 +254,21 @@ def test_every_old_argument_is_documented():
     tables = page[page.index("## Arguments of the old pipeline") : page.index("## Compared with the old pipeline")]
     documented = {name for row in tables.splitlines() for name in re.findall(r"`(\w+)`", row.split(" | ")[0])}
     assert set(OF_PIPELINE + OF_A_CALL) <= documented
+
+
+def test_a_stream_takes_what_a_call_takes(answerer):
+    pair = {"question": QUESTION, "context": CONTEXT}
+    expected = answerer(**pair)
+    assert list(answerer.stream([pair, tuple(pair.values())])) == [expected, expected]
+    for wrong in (("Who?", None), ("Who?", float("nan")), "Who?", ("Who?", "a", "b")):
+        assert isinstance(outcome(lambda wrong=wrong: list(answerer.stream([wrong]))), ValueError), wrong
+
+
+def test_columns_of_tables_are_several_questions(answerer):
+    rows = {"question": [QUESTION] * 2, "context": [CONTEXT] * 2}
+    expected = answerer(**rows)
+    table, frame = datasets.Dataset.from_dict(rows), pandas.DataFrame(rows)
+    for question, context in ((table["question"], table["context"]), (frame["question"], frame["context"])):
+        assert outcome(lambda one=question, other=context: answerer(question=one, context=other)) == expected
+    answered = outcome(lambda: table.map(lambda row: answerer(row)))
+    assert [row["answer"] for row in answered] == [each["answer"] for each in expected]

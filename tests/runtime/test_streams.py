@@ -1,6 +1,7 @@
 """Standard output that is full or closed ends a command in one line, or silently."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,11 @@ def test_streams_are_restored(capsys):
         run_command(main)
     assert stop.value.code == 2 and capsys.readouterr() == ("result\n", "error: wrong\n")
     assert (sys.stdout, sys.stderr) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell's <&- closes standard input")
+def test_closed_standard_input_is_empty():
+    code = "import sys; from qa.runtime.process import run_command; run_command(lambda: print(repr(sys.stdin.read())))"
+    line = shlex.join([sys.executable, "-c", code]) + " <&-"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, cwd=REPOSITORY)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "''\n", "")
