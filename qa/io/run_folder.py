@@ -42,7 +42,7 @@ OUTPUT = (
     *("config.json", "adapter_config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.*", "spiece.model"),
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "tf_model.h5", "flax_model.msgpack"),
     *(SETTINGS, FINISHED, RUN, CURVES, TENSORBOARD, SCORES, PREDICTIONS, NBEST, NULL_ODDS, COMPARISON, REPORT),
-    *(f"{REGULAR}-*", f"{RECOVERY}-*", STAGING, TRAINER_STATE, "all_results.json"),
+    *(f"{REGULAR}-*", f"{RECOVERY}-*", STAGING, TRAINER_STATE, ALL_RESULTS),
 )
 
 
@@ -55,9 +55,13 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.split("-")[1])
 
 
+def has_checkpoint_name(folder: Path) -> bool:
+    return re.fullmatch(rf"({REGULAR}|{RECOVERY})-\d+", folder.name) is not None
+
+
 def is_checkpoint(folder: Path) -> bool:
     """Return whether ``folder`` exists and has the name of a checkpoint; its content is not read."""
-    return re.fullmatch(rf"({REGULAR}|{RECOVERY})-\d+", folder.name) is not None and folder.is_dir()
+    return has_checkpoint_name(folder) and folder.is_dir()
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
@@ -77,7 +81,7 @@ def name_evaluation(folder: Path) -> str:
     """Return the name of an evaluation's folder, with its model's where the name is one that many models have."""
     path = folder.expanduser().resolve()
     parts = [path.name]
-    while path.parent != path and (path.name == EVALUATION or re.fullmatch(rf"({REGULAR}|{RECOVERY})-\d+", path.name)):
+    while path.parent != path and (path.name == EVALUATION or has_checkpoint_name(path)):
         path = path.parent
         parts.append(path.name)
     return "/".join(filter(None, reversed(parts)))
