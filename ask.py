@@ -69,6 +69,7 @@ def main() -> None:
         model_args,
         data_args,
         ask.device,
+        precision=ask.precision,
         top_k=ask.top_k,
         handle_impossible_answer=ask.handle_impossible_answer,
         align_to_words=ask.align_to_words,

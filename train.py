@@ -44,6 +44,7 @@ from qa.training.planner import plan_run
 from qa.training.preflight import check_intervals, check_model_options, check_options
 from qa.training.prepare import prepare_splits
 from qa.training.resolved import ResolvedRun
+from qa.training.resume import kept_precision
 from qa.training.run import locked_output_folder, run_training
 
 
@@ -57,7 +58,7 @@ def main() -> None:
     model_args, data_args, args = given.build()
     if not args.plan:
         check_options(model_args, data_args, args)
-    precision = device_precision(args)
+    precision = on_main_process(lambda: device_precision(args, kept_precision(args)))
     allow_tf32(uses_tf32(args))
     with args.main_process_first():
         if data_args.demo_dir and args.local_process_index == 0:

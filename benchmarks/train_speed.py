@@ -31,6 +31,7 @@ from qa.data.splits import load_splits
 from qa.data.window_cache import load_windows
 from qa.io.files import make_folder, write_json
 from qa.model import memory
+from qa.model.cpu_precision import choose_cpu_precision
 from qa.model.device import bf16_supported
 from qa.model.loading import load_config
 from qa.model.memory import GIB
@@ -100,7 +101,7 @@ def variants(bench: Bench, options: Options) -> list[Variant]:
     )
     grouped = dataclasses.replace(plain, train_sampling_strategy="group_by_length")
     best = dataclasses.replace(grouped, fused_gelu=True, attn_implementation="sdpa", optim="adamw_torch_fused")
-    precision = ("bf16" if bf16_supported() else "fp16") if on_gpu else "fp32"
+    precision = ("bf16" if bf16_supported() else "fp16") if on_gpu else choose_cpu_precision()[0]
     padded = functools.partial(Variant, batch=batch, accumulation=accumulation)
     rows = [
         padded("baseline", plain),
@@ -109,9 +110,9 @@ def variants(bench: Bench, options: Options) -> list[Variant]:
         padded("SDPA attention", dataclasses.replace(plain, attn_implementation="sdpa")),
         padded("fused AdamW", dataclasses.replace(plain, optim="adamw_torch_fused")),
     ]
-    if on_gpu:
-        if is_torch_tf32_available():
-            rows.append(padded("TF32", dataclasses.replace(plain, tf32=True)))
+    if on_gpu and is_torch_tf32_available():
+        rows.append(padded("TF32", dataclasses.replace(plain, tf32=True)))
+    if precision != "fp32":
         rows.append(padded(precision, plain, precision=precision))
     whole = functools.partial(Variant, pad=False, precision=precision)
     size, recompute = planned_batch(bench, options, best, precision)

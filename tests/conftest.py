@@ -1,17 +1,25 @@
 """Fixtures shared by all tests."""
 
+import atexit
 import gzip
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for such small models a second thread is slower
 os.environ["HF_HUB_DISABLE_XET"] = "1"  # read on import of huggingface_hub; the tests' Hub knows LFS only
+os.environ["HF_ASSETS_CACHE"] = tempfile.mkdtemp(prefix="qa-assets-")
 
 import pytest
 from helpers.builders import FAMILIES, SHARED, bert, squad
+from helpers.processors import keep_speed
 from transformers import AlbertConfig, PreTrainedTokenizerFast
+
+atexit.register(shutil.rmtree, os.environ["HF_ASSETS_CACHE"], ignore_errors=True)
+keep_speed(1.0)  # so that every processor computes in fp32, in this process and in those that tests start
 
 
 @pytest.fixture(scope="session")

@@ -70,12 +70,13 @@ class ScoredAnswers:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Which files, folders and names an evaluation is of; empty where there is none."""
+    """Which files, folders and names an evaluation is of, and in which precision; empty where there is none."""
 
     data: str = ""
     model: str = ""
     logits: str = ""
     predictions: str = ""
+    precision: str = ""
 
     @property
     def name(self) -> str:

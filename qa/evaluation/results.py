@@ -27,7 +27,15 @@ def count_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Return the loss and the counts as rows of a table."""
     rows = [("loss", f"{evaluation.metrics['loss']:.4f}")] if "loss" in evaluation.metrics else []
     rows.append(("questions", f"{len(evaluation.examples):,}"))
-    return rows if evaluation.windows is None else [*rows, ("windows", f"{len(evaluation.windows):,}")]
+    if evaluation.windows is not None:
+        rows.append(("windows", f"{len(evaluation.windows):,}"))
+    return [*rows, *precision_rows(evaluation)]
+
+
+def precision_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Return the precision of a model's evaluation as a row of a table."""
+    precision = evaluation.provenance.precision
+    return [("precision", precision)] if precision else []
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
@@ -46,7 +54,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     if evaluation.windows is not None:
         counts["features"] = len(evaluation.windows)
     write_json(folder / run_folder.ALL_RESULTS, read_train_results(folder) | prefixed_results(evaluation))
-    write_json(folder / run_folder.SCORES, evaluation.metrics | counts)
+    write_json(folder / run_folder.SCORES, evaluation.metrics | counts | dict(precision_rows(evaluation)))
 
 
 def prefixed_results(evaluation: Evaluation) -> dict[str, float]:

@@ -15,8 +15,10 @@ from qa.inference.call_inputs import as_pairs, as_text_pair, first_input
 from qa.inference.decoding import AskOptions, best_answers
 from qa.inference.question_windows import QuestionWindows
 from qa.model.batching import by_length
-from qa.model.device import single_threaded
+from qa.model.cpu_precision import single_threaded
+from qa.model.device import AUTOCAST, answering_precision
 from qa.model.loading import load_config, position_limit
+from qa.model.optimizations import compute_heads_in_fp32, keep_weights_in
 from qa.model.padding import make_collator
 from qa.model.tokenizer import check_fit, check_null_answers, load_tokenizer
 from qa.model.weights import load_model
@@ -39,6 +41,8 @@ class QuestionAnswerer:
     Args:
         settings: the lengths and the null threshold to use unless a call sets others.
         device: a torch device, or a GPU's number, -1 for the CPU (None: a GPU if available).
+        precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``, of matrix products; for fp16 and bf16 the model's weights
+            are converted. None: as the model is.
         options: fields of ``AskOptions`` for every call that does not set them.
 
     Raises:
@@ -46,7 +50,13 @@ class QuestionAnswerer:
     """
 
     def __init__(
-        self, model, tokenizer, settings: DataArguments, device: str | int | torch.device | None = None, **options
+        self,
+        model,
+        tokenizer,
+        settings: DataArguments,
+        device: str | int | torch.device | None = None,
+        precision: str | None = None,
+        **options,
     ):
         self.options = AskOptions().updated(options)
         if isinstance(device, int):
@@ -57,17 +67,28 @@ class QuestionAnswerer:
             self.model, self.tokenizer, self.settings = model.eval().to(self.device), tokenizer, settings
         except (RuntimeError, AssertionError) as error:  # no such device, or torch without it
             raise UserError(f"device {device} cannot be used: {one_line(error)}") from None
+        self.autocast = self.compute_in(precision)
         joining_template(tokenizer)  # cached now, so that the first answer is not delayed
         self.cache_contexts()
         sizes = WindowSettings.from_args(self.options.over(settings))
         check_lengths(sizes, tokenizer, position_limit(model.config))
         self.collate = make_collator(self.model, tokenizer, sizes.max_seq_length)
 
+    def compute_in(self, precision: str | None) -> torch.dtype | None:
+        """Prepare the model for a precision, and return the type for autocast, None to compute as the model is."""
+        dtype = AUTOCAST[answering_precision(precision, self.device)] if precision else None
+        if dtype is not None:
+            compute_heads_in_fp32(self.model)
+            keep_weights_in(self.model, dtype)
+        return dtype
+
     def cache_contexts(self) -> None:
         self.context = lru_cache(CONTEXTS)(partial(TokenizedContext.from_text, tokenizer=self.tokenizer))
 
     @classmethod
-    def from_pretrained(cls, path: str, device=None, revision: str = "main", **options) -> "QuestionAnswerer":
+    def from_pretrained(
+        cls, path: str, device=None, revision: str = "main", precision: str = "auto", **options
+    ) -> "QuestionAnswerer":
         """Load a model from a folder or the Hub, with the lengths saved with it.
 
         Args:
@@ -78,11 +99,17 @@ class QuestionAnswerer:
         """
         source = ModelArguments(model_name_or_path=path, model_revision=revision)
         settings, options = split_settings(options, saved_settings(source))
-        return cls.load(source, settings, device, **options)
+        return cls.load(source, settings, device, precision=precision, **options)
 
     @classmethod
     def load(
-        cls, source: ModelArguments, settings: DataArguments, device=None, tokenizer=None, **options
+        cls,
+        source: ModelArguments,
+        settings: DataArguments,
+        device=None,
+        tokenizer=None,
+        precision: str = "auto",
+        **options,
     ) -> "QuestionAnswerer":
         """Load a model as ``source`` names it, and its tokenizer unless one is given.
 
@@ -91,7 +118,7 @@ class QuestionAnswerer:
         tokenizer, config = tokenizer or load_tokenizer(source), load_config(source)
         check_fit(tokenizer, config)
         with single_threaded():
-            return cls(load_model(source, config, training=False), tokenizer, settings, device, **options)
+            return cls(load_model(source, config, training=False), tokenizer, settings, device, precision, **options)
 
     def __call__(self, *inputs, question=None, context=None, **options) -> dict | list:
         """Return the answer to one question, or a list of the answers to several.
@@ -167,7 +194,8 @@ class QuestionAnswerer:
         for begin in range(0, len(order), batch_size):
             chosen = order[begin : begin + batch_size]
             batch = self.collate([rows[i] for i in chosen])
-            output = self.model(**{name: value.to(self.device) for name, value in batch.items()})
+            with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+                output = self.model(**{name: value.to(self.device) for name, value in batch.items()})
             width = int(lengths[chosen].max())
             start[chosen, :width] = output.start_logits[:, :width].float().cpu().numpy()
             end[chosen, :width] = output.end_logits[:, :width].float().cpu().numpy()

@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from qa.inference.answerer import QuestionAnswerer, split_settings
-from qa.model.device import single_threaded
+from qa.model.cpu_precision import single_threaded
 from qa.model.tokenizer import load_tokenizer
 from qa.options.arguments import ModelArguments
 from qa.options.saved import saved_settings
@@ -58,6 +58,7 @@ def pipeline(
     check_fixed(options)
     options = {name: value for name, value in options.items() if name not in FIXED}
     check_config(options.pop("config", None), model)
+    precision = options.pop("precision", None) or "fp32"
     dtype, attention = choose_dtype(options), options.pop("attn_implementation", None)
     device = choose_device(options.pop("device", None), options.pop("device_map", None))
     names = {"model_revision": options.pop("revision", None) or "main", "cache_dir": options.pop("cache_dir", None)}
@@ -73,12 +74,12 @@ def pipeline(
         tokenizer = tokenizer or load_tokenizer(source)
         saved = saved_settings(source)
         settings, options = split_settings(fill_lengths(options, tokenizer, saved), saved)
-        answerer = QuestionAnswerer.load(source, settings, device, tokenizer, **options)
+        answerer = QuestionAnswerer.load(source, settings, device, tokenizer, precision, **options)
     elif tokenizer is None:
         raise UserError("a loaded model needs its tokenizer: pipeline(task, model=model, tokenizer=tokenizer)")
     else:
         settings, options = split_settings(fill_lengths(options, tokenizer))
-        answerer = QuestionAnswerer(model, tokenizer, settings, device, **options)
+        answerer = QuestionAnswerer(model, tokenizer, settings, device, precision, **options)
     with single_threaded():  # as in ``QuestionAnswerer.load``
         adapt(answerer.model, dtype, attention)
     return answerer

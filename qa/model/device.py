@@ -1,15 +1,15 @@
 """The precision that a device supports, and options adapted to it."""
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.utils import is_torch_tf32_available
 
+from qa.model.cpu_precision import bf16_speed, choose_cpu_precision, describe_speed, has_bf16
 from qa.options.levels import stated_precision
 from qa.options.training_arguments import TrainingOptions
+from qa.runtime.console import warn, wrap
 
 AUTOCAST = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}  # types of matrix products
 
@@ -33,20 +33,75 @@ def uses_tf32(args: TrainingOptions) -> bool:
     return args.device.type == "cuda" and args.tf32 is not False
 
 
-def device_precision(args: TrainingOptions) -> str:
-    """Return the precision on this device: the wanted one on a GPU, else fp32, with a note if another was asked for."""
-    precision = wanted_precision(args, bf16_supported())
+def device_precision(args: TrainingOptions, kept: str | None = None) -> str:
+    """Return the precision of matrix products on this device: ``fp32``, ``fp16`` or ``bf16``.
+
+    On a CPU ``fp16: true`` and ``bf16: true``, which recipes have for GPUs, mean the faster precision, as ``auto``
+    does. Prints a line on a CPU, and where the precision is not the one that was asked for or kept.
+
+    Args:
+        kept: the precision of the checkpoint to resume from, None if there is none or the options ask for another.
+    """
     if args.device.type == "cuda":
         if args.tf32 and not is_torch_tf32_available():
             print("tf32 is not used: this GPU does not support it")
-        return precision
-    asked = {precision: stated_precision(vars(args)) in ("fp16", "bf16")}
-    asked |= {name: bool(getattr(args, name)) for name in ("fp16_full_eval", "bf16_full_eval", "tf32")}
-    if unused := [name for name, is_asked in asked.items() if is_asked]:
-        reason = "use_cpu is set" if args.use_cpu else "no GPU found"
-        needs = "needs" if len(unused) == 1 else "need"
-        print(f"{reason}: computing in fp32 on the CPU ({' and '.join(unused)} {needs} a GPU)")
+        precision, wanted = continued(kept, bf16_supported()), wanted_precision(args, bf16_supported())
+        if precision and precision != wanted:
+            print(f"precision: {precision}, as in the checkpoint")
+        return precision or wanted
+    precision, reason = None, "as in the checkpoint"
+    if args.precision != "bf16":  # asked for, it is used even where it is emulated
+        precision = continued(kept, has_bf16())
+    if not precision:
+        precision, reason = cpu_precision(args.precision)
+    print(wrap(f"precision: {precision}, {reason}{unused_options(args)}", 4))
+    return precision
+
+
+def cpu_precision(asked: str) -> tuple[str, str]:
+    """Return the precision on a CPU, and why.
+
+    Args:
+        asked: the option; fp16, which CPUs do not train in, is as auto.
+    """
+    if asked == "fp32":
+        return "fp32", "as asked for"
+    if asked != "bf16":
+        return choose_cpu_precision()
+    speed = bf16_speed()
+    if speed < 1:
+        warn(f"warning: precision bf16 is {describe_speed(speed)}: --precision auto computes in fp32")
+    return "bf16", describe_speed(speed)
+
+
+def answering_precision(asked: str, device: torch.device) -> str:
+    """Return the precision in which a model answers questions on this device; ``asked`` is as for ``train.py``."""
+    if device.type == "cpu":
+        if asked == "fp16":
+            warn("note: fp16 needs a GPU: answering in the faster of bf16 and fp32")
+        return cpu_precision(asked)[0]
+    if asked != "auto":
+        return asked
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if bf16_supported() else "fp16"
+
+
+def continued(kept: str | None, has_bf16: bool) -> str | None:
+    """Return the precision that a resumed run continues in; fp32, with a note, where this device lacks the kept one."""
+    here = {None, "fp32"} | ({"bf16"} if has_bf16 else set()) | ({"fp16"} if torch.cuda.is_available() else set())
+    if kept in here:
+        return kept
+    warn(f"note: the checkpoint was computed in {kept}, which this device lacks: continuing in fp32")
     return "fp32"
+
+
+def unused_options(args: TrainingOptions) -> str:
+    """Return a remark on the options that have no effect on a CPU, empty if there are none."""
+    unused = {"fp16": args.fp16 or args.precision == "fp16", "bf16": args.bf16 and args.precision != "bf16"}
+    unused |= {name: bool(getattr(args, name)) for name in ("fp16_full_eval", "bf16_full_eval", "tf32")}
+    names = [name for name, is_asked in unused.items() if is_asked]
+    return f" ({' and '.join(names)} {'needs' if len(names) == 1 else 'need'} a GPU)" if names else ""
 
 
 def fit_to_device(args: TrainingOptions, precision: str) -> TrainingOptions:
@@ -59,14 +114,3 @@ def fit_to_device(args: TrainingOptions, precision: str) -> TrainingOptions:
     assert isinstance(config, AcceleratorConfig), "TrainingArguments has parsed it"
     loading = dataclasses.replace(config, non_blocking=overlapped)
     return dataclasses.replace(args, accelerator_config=loading)
-
-
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """Compute on one thread: a process that has used several cannot compute in a fork of it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -42,6 +42,32 @@ def fuse_gelu(model: nn.Module) -> int:
     return replaced
 
 
+class FP32Linear(nn.Linear):
+    """A linear layer that computes in fp32 whatever the precision of the layers before it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
+def compute_heads_in_fp32(model: PreTrainedModel) -> None:
+    """Make the linear layers outside the encoder, which give the logits, compute in fp32.
+
+    With the 8 bits of bf16, logits of neighbouring tokens are often equal.
+    """
+    encoder = set(model.base_model.modules())
+    for module in model.modules():
+        if type(module) is nn.Linear and module not in encoder:
+            module.__class__ = FP32Linear
+
+
+def keep_weights_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Convert the weights of the encoder's linear layers, which autocast would do for each batch; for inference."""
+    for module in model.base_model.modules():
+        if type(module) is nn.Linear:
+            module.to(dtype)
+
+
 class CheckpointedAlbertLayerGroup(GradientCheckpointingLayer, AlbertLayerGroup):
     """ALBERT's group of layers with the library's own activation checkpointing, which ALBERT lacks."""
 
@@ -119,6 +145,7 @@ def prepare_model(model: PreTrainedModel, args: TrainingOptions) -> None:
     """
     set_attention(model, args.attn_implementation)
     use_padding_mask(model)
+    compute_heads_in_fp32(model)
     if args.fused_gelu:
         fuse_gelu(model)
     if args.dropout is not None:

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from qa.options.option import option, require, takes_list
+from qa.options.option import Precision, option, require, takes_list
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COLUMNS = ("id", "title", "context", "question", "answers", "answer_start", "is_impossible")
@@ -234,6 +234,7 @@ class AskArguments:
     align_to_words: bool = option(True, "Extend answers to whole words.", "ask", common=True)
     per_device_eval_batch_size: int = option(16, "Windows per batch.", "ask", common=True)
     device: str | None = option(None, "cpu or cuda:1 (null: a GPU if available).", "ask", common=True)
+    precision: Precision = option("auto", "auto, fp32, fp16 or bf16.", "ask", common=True)
 
     def __post_init__(self):
         for name in ("top_k", "per_device_eval_batch_size"):

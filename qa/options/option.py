@@ -6,6 +6,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from qa.runtime.errors import UserError
 
+Precision = Literal["auto", "fp32", "fp16", "bf16"]  # of matrix products
+
 
 @dataclass(frozen=True)
 class Option:

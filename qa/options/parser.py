@@ -18,7 +18,7 @@ import yaml
 
 from qa.options.config_file import load_mapping, render
 from qa.options.help import HELP_FLAGS, print_all_options
-from qa.options.levels import check_level, merge, names_data
+from qa.options.levels import PRECISIONS, check_level, merge, names_data
 from qa.options.option import value_type
 from qa.options.other_names import explain_name
 from qa.options.table import TABLE, TRAINING, find_option
@@ -169,6 +169,9 @@ class GivenOptions:
         if names_data("validation", self.command_line):
             skip |= {row.name for row in TABLE.values() if row.belongs_to in ("data", "sources")}
         config = read_config(str(saved), self.parser, skip)
+        if (precision := config.get("precision")) in PRECISIONS:  # of the device that trained the model
+            del config["precision"]
+            config |= {precision: True} if precision in self.parser.names else {}
         return dataclasses.replace(self, config=defaults | config)
 
     def build(self, *kinds: type) -> tuple:

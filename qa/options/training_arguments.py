@@ -15,7 +15,7 @@ from qa.runtime.console import on_terminal
 
 @dataclass
 class TrainingOptions(OurTrainingOptions, TrainingArguments):
-    """Every field of ``TrainingArguments``, and our own; without a GPU, what needs one may be set and is unused."""
+    """Every field of ``TrainingArguments``, and our own; without a GPU, what needs one may be set."""
 
     def __post_init__(self):
         if self.disable_tqdm is None and not on_terminal():
@@ -28,6 +28,8 @@ class TrainingOptions(OurTrainingOptions, TrainingArguments):
         vars(self).update(dict.fromkeys(unused))  # TrainingArguments would refuse them
         super().__post_init__()
         vars(self).update(unused)
+        if self.bf16:
+            self.mixed_precision = "bf16"
 
     @property
     def folder(self) -> Path:

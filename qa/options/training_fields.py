@@ -1,9 +1,8 @@
 """The options of training: our own, and a row for each field of ``TrainingArguments``, which is not imported."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-from qa.options.option import Option, option
+from qa.options.option import Option, Precision, option
 
 
 @dataclass
@@ -34,9 +33,10 @@ class OurTrainingOptions:
         common=True,
         changes_result="never",
     )
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = option(
+    precision: Precision = option(
         "auto",
-        "fp32, fp16 or bf16 on a GPU. Auto: as fp16 or bf16 are set, else bf16 if the GPU has it, else fp16.",
+        "fp32, fp16 or bf16. Auto: on a GPU as fp16 or bf16 are set, else bf16 if it has it, else fp16; on a CPU bf16"
+        " where that is faster, else fp32.",
         "batches and memory",
         common=True,
         published="always",

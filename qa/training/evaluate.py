@@ -21,6 +21,7 @@ from qa.model.weight_files import check_weight_files
 from qa.model.weights import load_model
 from qa.options.arguments import DataArguments, EvaluationArguments, ModelArguments
 from qa.options.training_arguments import TrainingOptions
+from qa.runtime.distributed import on_main_process
 from qa.runtime.errors import UserError
 from qa.training.preflight import check_attention
 from qa.training.resolved import ResolvedRun, trainer_arguments
@@ -79,18 +80,23 @@ def evaluate_model(
     check_lengths(WindowSettings.from_args(data_args), tokenizer, None)
     windows = load_windows(split.examples, tokenizer, data_args, model_args.cache_dir, "validation")
     evaluator = Evaluator(split.examples, WindowArrays.from_dataset(windows), data_args, has_unanswerable)
+    precision = ""
     if logits:
         scored = evaluator.of_logits(*read_logits(logits, evaluator.windows))
         metrics = scored.metrics
     else:
-        scored, metrics = run_model(model_args, args, windows, tokenizer, evaluator, save_logits)
-    provenance = Provenance(describe_data(split, data_args), model_args.model_name_or_path or "", logits or "")
+        precision = on_main_process(lambda: device_precision(args))
+        scored, metrics = run_model(model_args, args, precision, windows, tokenizer, evaluator, save_logits)
+    provenance = Provenance(
+        describe_data(split, data_args), model_args.model_name_or_path or "", logits or "", precision=precision
+    )
     return evaluator.result(provenance, scored, metrics)
 
 
 def run_model(
     model_args: ModelArguments,
     args: TrainingOptions,
+    precision: str,
     windows: Dataset,
     tokenizer,
     evaluator: Evaluator,
@@ -104,7 +110,7 @@ def run_model(
     config = load_config(model_args)
     check_fit(tokenizer, config)
     check_lengths(WindowSettings.from_args(evaluator.args), tokenizer, position_limit(config))
-    resolved = ResolvedRun.from_options(evaluator.args, args, device_precision(args), evaluator.has_unanswerable)
+    resolved = ResolvedRun.from_options(evaluator.args, args, precision, evaluator.has_unanswerable)
     unused = {"report_to": "none", "eval_strategy": "no", "load_best_model_at_end": False}
     trainer = QATrainer(
         model=load_model(model_args, config, training=False),

@@ -15,7 +15,7 @@ from qa.evaluation.collapse import detect_collapse
 from qa.evaluation.evaluator import Evaluation, plain_metrics
 from qa.evaluation.figures import training_curves, write_picture
 from qa.evaluation.report import write_report
-from qa.evaluation.results import prefixed_results, score_rows, write_evaluation
+from qa.evaluation.results import precision_rows, prefixed_results, score_rows, write_evaluation
 from qa.hub.model_card import record_run
 from qa.io import run_folder
 from qa.io.files import write_json, write_text
@@ -62,7 +62,7 @@ def train_results(run: FinishedRun) -> dict[str, float]:
 
 def print_results(folder: Path, run: FinishedRun) -> None:
     """Print scores, speed and the next commands; warn if the model has collapsed."""
-    rows: list[tuple[str, object]] = [*score_rows(run.evaluation.metrics)]
+    rows: list[tuple[str, object]] = [*score_rows(run.evaluation.metrics), *precision_rows(run.evaluation)]
     rows += [
         ("training speed", f"{run.trained.metrics['train_samples_per_second']:.1f} windows per second"),
         ("time", f"{format_duration(run.seconds)}, evaluations included"),

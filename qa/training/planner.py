@@ -204,15 +204,15 @@ def plan_run(
     config: PretrainedConfig, args: TrainingOptions, lengths: np.ndarray, resolved: ResolvedRun
 ) -> ResolvedRun:
     """Return the run with the batches that the plan chose; the main process makes and prints it for all."""
-    batches = on_main_process(lambda: print_plan(config, args, lengths, resolved.pad_to))
+    batches = on_main_process(lambda: print_plan(config, args, lengths, resolved))
     return dataclasses.replace(resolved, batches=batches)
 
 
-def print_plan(config: PretrainedConfig, args: TrainingOptions, lengths: np.ndarray, pad_to: int | None) -> Batches:
+def print_plan(config: PretrainedConfig, args: TrainingOptions, lengths: np.ndarray, resolved: ResolvedRun) -> Batches:
     """Make the plan, print it (in full with ``--plan``, else in two lines), and return the batches it chose."""
-    on_gpu = args.device.type == "cuda" or args.plan or args.gpu_memory_gb not in (None, "auto")
-    precision = wanted_precision(args, bf16_supported()) if on_gpu else "fp32"
-    batches, plan = make_plan(config, args, lengths, precision, pad_to)
+    for_a_gpu = args.device.type != "cuda" and (args.plan or args.gpu_memory_gb not in (None, "auto"))
+    precision = wanted_precision(args, bf16_supported()) if for_a_gpu else resolved.precision
+    batches, plan = make_plan(config, args, lengths, precision, resolved.pad_to)
     print(plan.details() if args.plan else plan.summary())
     if args.plan and args.gpu_memory_gb == "auto" and args.device.type != "cuda":
         print(wrap("gpu_memory_gb: auto leaves the batch size as it is on a CPU; give a number to plan for a GPU", 6))

@@ -9,6 +9,8 @@ from transformers import TrainingArguments
 
 from qa.io import run_folder
 from qa.io.run_folder import SETTINGS
+from qa.options.levels import PRECISIONS, stated_precision
+from qa.options.saved import read_settings, training_settings
 from qa.options.table import TABLE, find_option
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import warn
@@ -49,6 +51,27 @@ def resume_argument(args: TrainingArguments) -> str | None:
     return "last" if asked.lower() in ("true", "last") else asked
 
 
+def kept_precision(args: TrainingOptions) -> str | None:
+    """Return the precision of the checkpoint to resume from; None without one, or if the options ask for another.
+
+    So the choice is made once: on a busy machine it could be another one.
+    """
+    asked = resume_argument(args)
+    newest = next(iter(run_folder.find_checkpoints(args.folder)), None)
+    start = newest if asked in (None, "last") else Path(asked)
+    if start is None or args.overwrite_output_dir or not (start / SETTINGS).is_file():
+        return None
+    try:
+        before, resolved = read_settings(start / SETTINGS), checkpoints.read_resolved(start)
+        if not resolved:  # up to 1c928e6: the settings are those that were used
+            return stated_precision(before) or "fp32"
+    except (OSError, ValueError, yaml.YAMLError):  # damaged, so that an older one is resumed
+        return None
+    now = training_settings(args)
+    unchanged = all(before.get(name) == now.get(name) for name in ("precision", *PRECISIONS))
+    return resolved.get("precision") if unchanged else None
+
+
 def find_start(args: TrainingOptions, settings: dict, old_settings: dict, windows: str) -> Path | None:
     """Return the checkpoint to resume from, None to train from scratch. The caller must hold the folder's lock.
 
@@ -80,6 +103,8 @@ def find_start(args: TrainingOptions, settings: dict, old_settings: dict, window
             raise UserError(f"{folder}: no intact checkpoint to resume from")
         return None
     is_old = "resolved" not in checkpoints.read_manifest(start)
+    if not is_old and (kept := kept_precision(args)):
+        settings = settings | {"precision": kept}  # another one only where this device lacks it
     harmless, harmful = compare_settings(start, old_settings if is_old else settings, windows)
     if harmful and not asked:
         raise UserError(

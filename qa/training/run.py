@@ -89,7 +89,9 @@ def run_training(
 
     trainer.save_finished()
     if evaluated.scored:  # in the main process
-        provenance = Provenance(describe_data(data["validation"].split, data_args), str(args.folder))
+        provenance = Provenance(
+            describe_data(data["validation"].split, data_args), str(args.folder), precision=resolved.precision
+        )
         evaluation = evaluator.result(provenance, evaluated.scored, evaluated.metrics)
         state = trainer.state
         run = FinishedRun(trained, evaluation, state, settings, record, seconds, len(windows), resumed_from)

@@ -22,6 +22,7 @@ from qa.io import run_folder
 from qa.io.files import write_yaml, writing
 from qa.io.run_folder import SETTINGS, WEIGHTS
 from qa.model.batching import WindowRows, by_length, make_dataloader
+from qa.model.cpu_attention import use_matmul_attention
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
 from qa.model.padding import make_collator
@@ -89,6 +90,8 @@ class QATrainer(CheckpointSaving):
         self.eval_dataloader: DataLoader | None = None  # kept if its workers are persistent
         self.cls_last = bool((evaluator.windows.cls_index > 0).any())
         prepare_model(model, args)
+        if args.bf16 and args.device.type == "cpu":
+            use_matmul_attention(model)
         windows = kwargs.pop("train_dataset", None)
         pad_to = resolved.pad_to
         padding_lengths: tuple[int, ...] = (pad_to,) if pad_to else ()
