@@ -24,12 +24,12 @@ def score_rows(metrics: dict[str, float]) -> list[tuple[str, str]]:
 
 
 def count_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """Return the loss and the counts as rows of a table."""
-    rows = [("loss", f"{evaluation.metrics['loss']:.4f}")] if "loss" in evaluation.metrics else []
+    """Return precision, loss and counts as rows of a table."""
+    rows = precision_rows(evaluation)
+    if "loss" in evaluation.metrics:
+        rows.append(("loss", f"{evaluation.metrics['loss']:.4f}"))
     rows.append(("questions", f"{len(evaluation.examples):,}"))
-    if evaluation.windows is not None:
-        rows.append(("windows", f"{len(evaluation.windows):,}"))
-    return [*rows, *precision_rows(evaluation)]
+    return rows if evaluation.windows is None else [*rows, ("windows", f"{len(evaluation.windows):,}")]
 
 
 def precision_rows(evaluation: Evaluation) -> list[tuple[str, str]]:

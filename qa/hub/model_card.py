@@ -155,6 +155,7 @@ def make_card(folder: Path, repository: str) -> ModelCard:
         held_out=settings.get("validation_split_percentage"),
         scores=[(label, scores[key]) for key, label in (SCORES | SCORES_BY_ANSWERABILITY).items() if key in scores],
         examples=scores.get("examples"),
+        precision=scores.get("precision"),
         threshold=settings.get("null_score_diff_threshold"),
         curves=run_folder.CURVES if (folder / run_folder.CURVES).is_file() else None,
         context_first=context_first,
