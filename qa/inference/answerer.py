@@ -67,12 +67,12 @@ class QuestionAnswerer:
             self.model, self.tokenizer, self.settings = model.eval().to(self.device), tokenizer, settings
         except (RuntimeError, AssertionError) as error:  # no such device, or torch without it
             raise UserError(f"device {device} cannot be used: {one_line(error)}") from None
-        self.autocast = self.compute_in(precision)
         joining_template(tokenizer)  # cached now, so that the first answer is not delayed
         self.cache_contexts()
         sizes = WindowSettings.from_args(self.options.over(settings))
         check_lengths(sizes, tokenizer, position_limit(model.config))
         self.collate = make_collator(self.model, tokenizer, sizes.max_seq_length)
+        self.autocast = self.compute_in(precision)
 
     def compute_in(self, precision: str | None) -> torch.dtype | None:
         """Prepare the model for a precision, and return the type for autocast, None to compute as the model is."""

@@ -46,8 +46,10 @@ def matmul_attention(
     return output.transpose(1, 2).contiguous(), None
 
 
-def use_matmul_attention(model: PreTrainedModel) -> None:
-    """Make a model that uses ``padding_mask`` with fused attention train with ``matmul_attention``."""
+def choose_attention(model: PreTrainedModel, precision: str, device: torch.device) -> None:
+    """Make a model that uses ``padding_mask`` train with ``matmul_attention`` where that is faster."""
+    if precision != "bf16" or device.type != "cpu":
+        return
     AttentionInterface.register(MATMUL_ATTENTION, matmul_attention)
     AttentionMaskInterface.register(MATMUL_ATTENTION, padding_mask)
     if model.config._attn_implementation == PADDED_SDPA:

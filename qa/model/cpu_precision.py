@@ -116,8 +116,8 @@ def describe_speed(speed: float) -> str:
 def choose_cpu_precision() -> tuple[str, str]:
     """Return the faster precision on this processor, ``fp32`` or ``bf16``, and why."""
     if not has_bf16():
-        return "fp32", "this processor has no bf16 arithmetic"
+        return "fp32", "as this processor has no bf16 arithmetic"
     speed = bf16_speed()
     if speed < PAYS:
-        return "fp32", f"bf16 is {describe_speed(speed)}"
+        return "fp32", f"as bf16 is {describe_speed(speed)}"
     return "bf16", describe_speed(speed)

@@ -22,7 +22,7 @@ from qa.io import run_folder
 from qa.io.files import write_yaml, writing
 from qa.io.run_folder import SETTINGS, WEIGHTS
 from qa.model.batching import WindowRows, by_length, make_dataloader
-from qa.model.cpu_attention import use_matmul_attention
+from qa.model.cpu_attention import choose_attention
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
 from qa.model.padding import make_collator
@@ -90,8 +90,7 @@ class QATrainer(CheckpointSaving):
         self.eval_dataloader: DataLoader | None = None  # kept if its workers are persistent
         self.cls_last = bool((evaluator.windows.cls_index > 0).any())
         prepare_model(model, args)
-        if args.bf16 and args.device.type == "cpu":
-            use_matmul_attention(model)
+        choose_attention(model, "bf16" if args.bf16 else "fp32", args.device)
         windows = kwargs.pop("train_dataset", None)
         pad_to = resolved.pad_to
         padding_lengths: tuple[int, ...] = (pad_to,) if pad_to else ()
@@ -102,9 +101,8 @@ class QATrainer(CheckpointSaving):
         self.collator = make_collator(model, tokenizer, evaluator.args.max_seq_length, padding_lengths)
         if windows is not None and args.torch_compile:  # evaluation runs uncompiled
             compile_blocks(model, args)
-        columns = self.collator.columns
-        self.train_rows = None if windows is None else WindowRows(windows, columns)
-        self.eval_rows = WindowRows(kwargs.pop("eval_dataset"), columns)
+        self.train_rows = None if windows is None else WindowRows(windows, self.collator.columns)
+        self.eval_rows = WindowRows(kwargs.pop("eval_dataset"), self.collator.columns)
         super().__init__(
             data_collator=self.collator,
             train_dataset=self.train_rows,

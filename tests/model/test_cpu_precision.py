@@ -9,7 +9,7 @@ from helpers.processors import keep_speed
 from transformers import AlbertConfig, AlbertForQuestionAnswering
 
 from qa.model import cpu_precision
-from qa.model.cpu_attention import matmul_attention, use_matmul_attention
+from qa.model.cpu_attention import choose_attention, matmul_attention
 from qa.model.cpu_precision import choose_cpu_precision, has_bf16
 from qa.model.device import answering_precision, device_precision, fit_to_device
 from qa.model.optimizations import compute_heads_in_fp32, keep_weights_in, prepare_model
@@ -51,12 +51,12 @@ ARM = {"neon": True, "bf16": True, "sve": True}
     [
         (AMX, True, 0.2, "bf16", "5.0 times as fast as fp32 on this processor"),
         (ARM, True, 0.5, "bf16", "2.0 times as fast as fp32 on this processor"),
-        ({"avx2": True}, False, 155.0, "fp32", "this processor has no bf16 arithmetic"),
-        (AVX512, True, 2.0, "fp32", "this processor has no bf16 arithmetic"),  # where it is emulated
-        (AMX, False, 0.2, "fp32", "this processor has no bf16 arithmetic"),  # a library without the kernels
-        (AMX, True, 155.0, "fp32", "bf16 is 155.0 times slower than fp32 on this processor"),  # timing says no
-        (AMX, True, 0.95, "fp32", "bf16 is 1.1 times as fast as fp32 on this processor"),
-        ({}, True, 0.1, "fp32", "this processor has no bf16 arithmetic"),
+        ({"avx2": True}, False, 155.0, "fp32", "as this processor has no bf16 arithmetic"),
+        (AVX512, True, 2.0, "fp32", "as this processor has no bf16 arithmetic"),  # where it is emulated
+        (AMX, False, 0.2, "fp32", "as this processor has no bf16 arithmetic"),  # a library without the kernels
+        (AMX, True, 155.0, "fp32", "as bf16 is 155.0 times slower than fp32 on this processor"),  # timing says no
+        (AMX, True, 0.95, "fp32", "as bf16 is 1.1 times as fast as fp32 on this processor"),
+        ({}, True, 0.1, "fp32", "as this processor has no bf16 arithmetic"),
     ],
 )
 def test_the_faster_precision_is_chosen(processor, capabilities, mkldnn, bf16_seconds, precision, reason):
@@ -217,7 +217,7 @@ def test_attention_by_products_is_that_of_the_fused_kernel(scaling):
 def test_attention_by_products_is_used_for_gradients_only(monkeypatch):
     model = small()
     prepare_model(model, options())
-    use_matmul_attention(model)
+    choose_attention(model, "bf16", CPU)
     products: list[torch.dtype] = []
     original = torch.baddbmm
     monkeypatch.setattr(torch, "baddbmm", lambda *args, **kw: products.append(args[1].dtype) or original(*args, **kw))

@@ -65,17 +65,18 @@ def test_contradictions_within_one_source_are_refused(tmp_path, text, argv, mess
     assert message in (refusal(tmp_path, text, *argv.split()) or "accepted")
 
 
-@pytest.mark.parametrize("argv", ["--bf16 true", "--bf16 true --use_cpu true", "--fp16 true", "--precision bf16"])
+@pytest.mark.parametrize("argv", ["--bf16 true", "--bf16 true --use_cpu true", "--fp16 true", "--precision fp16"])
 @pytest.mark.parametrize("more", ["", " --tf32 true"])
-def test_a_precision_that_needs_a_gpu_is_reported_on_a_cpu(tmp_path, monkeypatch, capsys, argv, more):
+def test_a_precision_for_a_gpu_is_reported_on_a_cpu(tmp_path, monkeypatch, capsys, argv, more):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cpu.get_capabilities", dict)
     assert refusal(tmp_path, "", *(argv + more).split()) is None
     args = parse(tmp_path, "", *(argv + more).split())
     assert device_precision(args) == "fp32"
     name = "fp16" if "fp16" in argv else "bf16"
-    reason = "use_cpu is set" if "use_cpu" in argv else "no GPU found"
     unused = f"{name} and tf32 need" if more else f"{name} needs"
-    assert capsys.readouterr().out == f"{reason}: computing in fp32 on the CPU ({unused} a GPU)\n"
+    line = f"precision: fp32, as this processor has no bf16 arithmetic ({unused} a GPU)"
+    assert " ".join(capsys.readouterr().out.split()) == line
     used = fit_to_device(args, "fp32")
     assert not (used.fp16 or used.bf16) and used.mixed_precision == "no"
 
@@ -85,15 +86,30 @@ def test_evaluation_in_half_precision_needs_a_gpu(tmp_path, monkeypatch, capsys)
     assert refusal(tmp_path, "", "--bf16_full_eval") is None
     args = parse(tmp_path, "", "--bf16_full_eval")
     assert device_precision(args) == "fp32" and not fit_to_device(args, "fp32").bf16_full_eval
-    assert "(bf16_full_eval needs a GPU)" in capsys.readouterr().out
+    assert "(bf16_full_eval needs a GPU)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_on_a_cpu_with_options_for_a_gpu(tmp_path, tiny_data, tiny_model, monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     output = tmp_path / "run"
     train_tiny(tiny_data, tiny_model, output, "--bf16", "--tf32", "--max_steps", 2, "--config", write_recipe(tmp_path))
-    assert "no GPU found: computing in fp32 on the CPU (bf16 and tf32 need a GPU)" in capsys.readouterr().out
+    assert "(bf16 and tf32 need a GPU)" in " ".join(capsys.readouterr().out.split())
     assert read(output / "run.json")["resolved"]["precision"] == "fp32"
+
+
+def test_the_precision_saved_with_a_model_is_that_of_its_gpu(tmp_path):
+    """Where the model was trained says nothing of the processor that evaluates it; fp32 is meant for any."""
+    kinds = DataArguments, TrainingOptions
+    for saved, flags in (("bf16", (False, True)), ("fp16", (True, False)), ("fp32", (False, False))):
+        (tmp_path / "settings.yaml").write_text(f"precision: {saved}\n", encoding="utf-8")
+        _, args = parse_arguments(kinds, ["--output_dir", "x"], saved=str(tmp_path / "settings.yaml"))
+        assert (args.fp16, args.bf16) == flags and args.precision == ("fp32" if saved == "fp32" else "auto")
+        (asked,) = parse_arguments((AskArguments,), [], saved=str(tmp_path / "settings.yaml"))
+        assert asked.precision == args.precision
+        _, args = parse_arguments(
+            kinds, ["--precision", "bf16", "--output_dir", "x"], saved=str(tmp_path / "settings.yaml")
+        )
+        assert args.precision == "bf16" and not args.fp16
 
 
 def write_recipe(folder):
