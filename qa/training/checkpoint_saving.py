@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from transformers import Trainer
 
 from qa.io import run_folder
+from qa.model.device_errors import is_device_error
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError, free_space, one_line
 from qa.training import checkpoints
@@ -54,6 +55,8 @@ class CheckpointSaving(Trainer):
             if self.is_world_process_zero():
                 self.commit(self.staging, final, kind)
         except (OSError, RuntimeError, SafetensorError) as error:
+            if is_device_error(error):  # no file's, though it occurred here
+                raise
             raise UserError(
                 f"{final} could not be saved, with {free_space(folder)}: {one_line(error)}. Earlier checkpoints are"
                 " intact: free some space and rerun the same command to resume"
