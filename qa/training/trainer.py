@@ -34,7 +34,7 @@ from qa.training import checkpoints
 from qa.training.callbacks import make_callbacks
 from qa.training.checkpoint_saving import CheckpointSaving
 from qa.training.compilation import compile_blocks, compiled_if_whole, uncompiled
-from qa.training.failure import check_finite_weights
+from qa.training.failure import SKIPPED, FiniteLosses, check_finite_weights
 from qa.training.interruption import SignalHandler
 from qa.training.oom_retry import OutOfMemoryRetry
 from qa.training.predictions import WindowPredictions, reduce_logits
@@ -112,7 +112,7 @@ class QATrainer(CheckpointSaving):
         self.loss_is_scaled_for_ga = False  # masked_loss is a mean over one batch
         alone = args.world_size * max(args.n_gpu, 1) == 1
         self.retry = OutOfMemoryRetry(alone, ", uncompiled" if args.torch_compile else "")
-        self.eval_retry = ForwardRetry("evaluation", alone)
+        self.eval_retry, self.finite_losses = ForwardRetry("evaluation", alone), FiniteLosses()
         self.recovery = RecoveryCallback(stop or SignalHandler(), args, ProcessGroup(args.world_size))
         self.remove_callback(PrinterCallback if args.disable_tqdm else DEFAULT_PROGRESS_CALLBACK)
         share = 0.0 if windows is None else FORWARD * len(self.eval_rows) / self.group_size
@@ -170,7 +170,10 @@ class QATrainer(CheckpointSaving):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Run one batch forward and backward, in smaller micro-batches if it does not fit into memory."""
-        return self.retry.run(inputs, partial(self.forward_backward, model), model.zero_grad)
+        loss = self.retry.run(inputs, partial(self.forward_backward, model), model.zero_grad)
+        if self.accelerator.scaler is None:
+            return loss
+        return self.finite_losses.replace(loss, SKIPPED * self.args.gradient_accumulation_steps)
 
     def forward_backward(self, model, inputs: dict[str, torch.Tensor], divisor: float) -> torch.Tensor:
         """Return the loss of a micro-batch divided by ``divisor``, its gradient added to those of the step."""
