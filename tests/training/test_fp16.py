@@ -160,3 +160,22 @@ def test_a_run_is_resumed_in_fp16_without_a_loss_scale(tiny_data, tiny_model, tm
     assert f"{run}/checkpoint-2 has no loss scale (scaler.pt)" in capsys.readouterr().err
     saved = torch.load(run / "checkpoint-4/scaler.pt", weights_only=True)
     assert saved["scale"] <= 2**16 and history(run, 4)[-1]["step"] == 4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_scaler_of_a_gpu_skips_steps_and_is_resumed(tiny_data, tiny_model, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    more = (*RUN, "--max_steps", 4, "--save_total_limit", 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(QATrainer, "save_finished", interrupted)
+        calls = change_loss(patch, lambda loss, number: loss * math.inf if number == 2 else loss)
+        with pytest.raises(UserError, match="interrupted"):
+            train_tiny(tiny_data, tiny_model, run, *more, "--precision", "fp16")
+    losses = [row["loss"] for row in history(run, 4)]
+    assert losses[1] == losses[0] == pytest.approx(calls[0], rel=1e-3), "the infinite loss is left out"
+    assert torch.load(run / "checkpoint-4/scaler.pt", weights_only=True)["scale"] < 2**16, "a step was skipped"
+    shutil.rmtree(run / "checkpoint-4")
+    resumed = ("--resume_from_checkpoint", "last")
+    train_tiny(tiny_data, tiny_model, run, *more, "--precision", "fp32", *resumed)
+    assert "(scaler.pt) is not used: this run computes in fp32" in capsys.readouterr().err
