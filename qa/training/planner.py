@@ -160,15 +160,15 @@ def fit_memory(
 
 
 def choose_eval_batch(needed: Callable[[int], int], size: int, usable: float) -> int:
-    """Return the evaluation batch size nearest to ``MAX_EVAL_BATCH`` that fits, by doubling or halving ``size``.
+    """Return the largest evaluation batch size that fits, ``size`` doubled up to ``MAX_EVAL_BATCH``, or halved.
 
     Args:
         needed: bytes for a size; grows with it. usable: bytes.
     """
+    while 2 * size <= MAX_EVAL_BATCH:
+        size *= 2
     while size > 1 and needed(size) > usable:
         size //= 2
-    while 2 * size <= MAX_EVAL_BATCH and needed(2 * size) <= usable:
-        size *= 2
     return size
 
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.commands import read, run, train_tiny
+from helpers.commands import error_of, read, run, train_tiny
 from helpers.windows import collate
+from torch._dynamo.exc import TorchDynamoException
 from transformers import AlbertForQuestionAnswering
 
 import ask
@@ -20,7 +22,9 @@ from qa.model import device_errors
 from qa.model.batch_splitting import ForwardRetry
 from qa.model.device_errors import free_cached_memory, is_device_lost, is_out_of_memory
 from qa.options.arguments import REPOSITORY
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
+from qa.training.compilation import compiled_if_whole
 from qa.training.trainer import QATrainer
 
 # What torch appends to every error of CUDA.
@@ -86,6 +90,18 @@ def test_a_device_that_fails_again_is_lost(monkeypatch):
     with pytest.raises(device_errors.DeviceLostError, match=r"^first; and then: CUDA error: out of memory$") as caught:
         free_cached_memory("first")
     assert is_device_lost(caught.value) and not is_out_of_memory(caught.value)
+
+
+def test_memory_that_runs_out_while_compiling_is_no_error_of_the_compiler(tmp_path):
+    args = TrainingOptions(output_dir=str(tmp_path), torch_compile=True, per_device_train_batch_size=8)
+    error = TorchDynamoException("backend='inductor' raised:\nOutOfMemoryError: CUDA out of memory. Tried to allocate")
+
+    def compiled(error: Exception) -> None:
+        with compiled_if_whole(args, 8):
+            raise error
+
+    assert str(error_of(compiled, error)).startswith("TorchDynamoException: backend='inductor'")
+    assert "torch_compile: the model cannot be compiled" in str(error_of(compiled, TorchDynamoException("unsupported")))
 
 
 def limited(limit: int, sizes: list[int], message: str = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"):
@@ -156,7 +172,7 @@ def test_evaluation_during_training_continues_in_smaller_batches(
     trained, tiny_data, tiny_model, tmp_path, monkeypatch, capsys
 ):
     sizes = limit_windows(monkeypatch, 3, "CUDA error: out of memory" + HINTS)
-    train_tiny(tiny_data, tiny_model, tmp_path / "run")
+    assert error_of(train_tiny, tiny_data, tiny_model, tmp_path / "run") is None
     assert max(sizes) <= 3 and len(sizes) > 2
     assert capsys.readouterr().err.count("note: out of memory; evaluation continues with batches of at most") == 1
     for name in ("predictions.json", "nbest_predictions.json"):
@@ -174,9 +190,10 @@ def test_evaluate_qa_and_ask_give_the_same_answers_in_smaller_batches(
         folder.mkdir()
         files = ("--validation_file", tiny_data / "dev.json.gz", "--cache_dir", tmp_path / "cache")
         logits = ("--save_logits", folder / "logits.npz")
-        run(evaluate_qa, "--model_name_or_path", trained, *files, "--output_dir", folder, *logits)
+        evaluated = (evaluate_qa, "--model_name_or_path", trained, *files, "--output_dir", folder, *logits)
+        assert error_of(run, *evaluated) is None
         answers = ("--input", questions, "--output", folder / "answers.jsonl")
-        run(ask, "--model_name_or_path", trained, *answers, "--device", "cpu")
+        assert error_of(run, ask, "--model_name_or_path", trained, *answers, "--device", "cpu") is None
         with np.load(folder / "logits.npz") as saved:
             arrays = saved["start"], saved["end"]
         return read(folder / "predictions.json"), (folder / "answers.jsonl").read_text(), arrays
@@ -197,7 +214,8 @@ def test_evaluate_qa_and_ask_give_the_same_answers_in_smaller_batches(
 
 def test_a_training_step_is_repeated_after_an_error_of_a_library(tiny_data, tiny_model, tmp_path, monkeypatch, capsys):
     sizes = limit_windows(monkeypatch, 4, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED", training=True)
-    train_tiny(tiny_data, tiny_model, tmp_path / "run", "--max_steps", 2, "--eval_strategy", "no", *NO_BEST)
+    more = ("--max_steps", 2, "--eval_strategy", "no", *NO_BEST)
+    assert error_of(train_tiny, tiny_data, tiny_model, tmp_path / "run", *more) is None
     assert set(sizes) == {4}
     assert "out of memory; the step is repeated" in capsys.readouterr().err
 
@@ -225,11 +243,10 @@ def test_a_run_that_cannot_continue_ends_in_one_line_and_is_resumed(
 
     with monkeypatch.context() as patch:
         patch.setattr(QATrainer, "compute_loss", compute_loss)
-        with pytest.raises(UserError, match=expected) as caught:
-            train_tiny(tiny_data, tiny_model, tmp_path / "run", *SAVED)
-    assert "\n" not in str(caught.value)
+        error = error_of(train_tiny, tiny_data, tiny_model, tmp_path / "run", *SAVED)
+    assert error is not None and re.match(f"UserError: {expected}", error) and "\n" not in error
     newest = tmp_path / "run/checkpoint-2"
-    assert f"rerun the same command to resume from {newest}" in str(caught.value)
+    assert f"rerun the same command to resume from {newest}" in error
     assert not (tmp_path / "run/.saving").exists() and not (tmp_path / "run/model.safetensors").exists()
     train_tiny(tiny_data, tiny_model, tmp_path / "run", *SAVED)
     assert f"resuming from {newest}" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 import torch
-from helpers.commands import read, train_tiny
+from helpers.commands import error_of, read, train_tiny
 from safetensors.torch import load_file
 
 from qa.runtime.errors import UserError
@@ -71,7 +71,7 @@ def test_skipped_steps_are_no_failure(tiny_data, tiny_model, tmp_path, monkeypat
 def test_a_loss_that_overflows_once_is_left_out_of_the_log(tiny_data, tiny_model, tmp_path, monkeypatch):
     compute_in_fp16(monkeypatch)
     calls = change_loss(monkeypatch, lambda loss, number: loss * math.inf if number in (1, 5) else loss)
-    train_tiny(tiny_data, tiny_model, tmp_path / "run", *RUN, "--max_steps", 8)
+    assert error_of(train_tiny, tiny_data, tiny_model, tmp_path / "run", *RUN, "--max_steps", 8) is None
     losses = [row["loss"] for row in history(tmp_path / "run", 8)]
     assert losses[4] == losses[3] == pytest.approx(calls[3]) and losses[0] == 0, "the last finite one in its place"
     assert losses[5:] == pytest.approx(calls[5:])
@@ -136,7 +136,7 @@ def test_a_run_in_fp16_is_resumed_in_another_precision(tiny_data, tiny_model, tm
         unfinished_run(tiny_data, tiny_model, run, patch)
     assert (run / "checkpoint-2/scaler.pt").is_file()
     capsys.readouterr()
-    train_tiny(tiny_data, tiny_model, run, *RUN, "--max_steps", 4)
+    assert error_of(train_tiny, tiny_data, tiny_model, run, *RUN, "--max_steps", 4) is None
     note = f"note: the loss scale in {run}/checkpoint-2 (scaler.pt) is not used: this run computes in fp32"
     assert note in capsys.readouterr().err
     assert history(run, 4)[-1]["step"] == 4 and not (run / "checkpoint-4/scaler.pt").exists()
