@@ -33,6 +33,7 @@ from qa.io.files import make_folder, write_json
 from qa.model import memory
 from qa.model.cpu_precision import choose_cpu_precision
 from qa.model.device import bf16_supported
+from qa.model.device_errors import is_out_of_memory
 from qa.model.loading import load_config
 from qa.model.memory import GIB
 from qa.model.tokenizer import load_tokenizer
@@ -165,10 +166,8 @@ def attempt(bench: Bench, variant: Variant, number: int) -> None:
         return
     try:
         bench.run(variant, number)
-    except torch.OutOfMemoryError:
-        variant.failed = "out of memory"
     except Exception as error:  # no compiler, or a graph that cannot be captured: the other variants continue
-        variant.failed = one_line(error)
+        variant.failed = "out of memory" if is_out_of_memory(error) else one_line(error)
     gc.collect()
     if bench.device.type == "cuda":
         torch.cuda.empty_cache()

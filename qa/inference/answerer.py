@@ -14,9 +14,11 @@ from qa.data.windows import WindowSettings, check_lengths
 from qa.inference.call_inputs import as_pairs, as_text_pair, first_input
 from qa.inference.decoding import AskOptions, best_answers
 from qa.inference.question_windows import QuestionWindows
+from qa.model.batch_splitting import Batch, ForwardRetry
 from qa.model.batching import by_length
 from qa.model.cpu_precision import single_threaded
 from qa.model.device import AUTOCAST, answering_precision
+from qa.model.device_errors import device_errors_in_one_line, is_device_error
 from qa.model.loading import load_config, position_limit
 from qa.model.optimizations import compute_heads_in_fp32, keep_weights_in
 from qa.model.padding import make_collator
@@ -30,6 +32,10 @@ from qa.runtime.errors import UserError, one_line
 QUESTIONS = 64  # tokenized together
 WINDOWS = 1024  # whose logits are in memory together, unless one question alone has more
 CONTEXTS = 8  # contexts whose tokens are cached
+
+device_errors_reported = device_errors_in_one_line(
+    "take a smaller model, lower max_seq_length, or compute on the CPU", lambda: "start the program again"
+)
 
 
 class QuestionAnswerer:
@@ -46,9 +52,11 @@ class QuestionAnswerer:
         options: fields of ``AskOptions`` for every call that does not set them.
 
     Raises:
-        UserError: a ``ValueError``, of a device that cannot be used, an unknown option, or lengths that do not fit.
+        UserError: a ``ValueError``, of a device that cannot be used or fails, an unknown option, or lengths that do
+            not fit.
     """
 
+    @device_errors_reported
     def __init__(
         self,
         model,
@@ -66,13 +74,15 @@ class QuestionAnswerer:
             torch.zeros((), device=self.device).item()  # torch also has devices without data, such as meta
             self.model, self.tokenizer, self.settings = model.eval().to(self.device), tokenizer, settings
         except (RuntimeError, AssertionError) as error:  # no such device, or torch without it
+            if is_device_error(error):
+                raise
             raise UserError(f"device {device} cannot be used: {one_line(error)}") from None
         joining_template(tokenizer)  # cached now, so that the first answer is not delayed
         self.cache_contexts()
         sizes = WindowSettings.from_args(self.options.over(settings))
         check_lengths(sizes, tokenizer, position_limit(model.config))
         self.collate = make_collator(self.model, tokenizer, sizes.max_seq_length)
-        self.autocast = self.compute_in(precision)
+        self.retry, self.autocast = ForwardRetry("answering"), self.compute_in(precision)
 
     def compute_in(self, precision: str | None) -> torch.dtype | None:
         """Prepare the model for a precision, and return the type for autocast, None to compute as the model is."""
@@ -185,8 +195,13 @@ class QuestionAnswerer:
         self.cache_contexts()
 
     @torch.no_grad()
+    @device_errors_reported
     def logits(self, parts: list[QuestionWindows], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the start and end logits (W, L) of the windows of all questions, in order."""
+        """Return the start and end logits (W, L) of the windows of all questions, in order.
+
+        Raises:
+            UserError: a window does not fit into memory, or the device failed.
+        """
         rows = [row for part in parts for row in part.arrays.rows()]
         lengths = np.concatenate([part.arrays.length for part in parts])
         start, end = (np.zeros((len(rows), int(lengths.max())), dtype=np.float32) for _ in range(2))
@@ -194,12 +209,16 @@ class QuestionAnswerer:
         for begin in range(0, len(order), batch_size):
             chosen = order[begin : begin + batch_size]
             batch = self.collate([rows[i] for i in chosen])
-            with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-                output = self.model(**{name: value.to(self.device) for name, value in batch.items()})
+            found = self.retry.run(batch, self.forward)
             width = int(lengths[chosen].max())
-            start[chosen, :width] = output.start_logits[:, :width].float().cpu().numpy()
-            end[chosen, :width] = output.end_logits[:, :width].float().cpu().numpy()
+            start[chosen, :width], end[chosen, :width] = (logits[:, :width].numpy() for logits in found)
         return start, end
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the start and end logits (B, L) of a batch, float32 on the CPU."""
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            output = self.model(**{name: value.to(self.device) for name, value in batch.items()})
+        return output.start_logits.float().cpu(), output.end_logits.float().cpu()
 
     def answer(self, parts: list[QuestionWindows], settings: DataArguments, options: AskOptions) -> Iterator:
         some = [part for part in parts if len(part.words)]

@@ -14,6 +14,7 @@ STAGING = ".saving"  # where checkpoints and the model are written before they a
 REGULAR, RECOVERY = "checkpoint", "recovery"  # then a hyphen and the step
 MANIFEST = "files.json"  # sizes and digests of its files, and which windows it was trained on
 TRAINER_STATE, OPTIMIZER, SCHEDULER = "trainer_state.json", "optimizer.pt", "scheduler.pt"
+SCALER = "scaler.pt"  # the loss scale; only in checkpoints of runs in fp16
 SHARDED_OPTIMIZER = "optimizer.bin"  # what FSDP calls it
 
 # A model

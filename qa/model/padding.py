@@ -18,6 +18,7 @@ from qa.data.make_windows import tokenize_pairs
 from qa.data.tokenized_text import cut_questions
 from qa.data.windows import WindowSettings
 from qa.model.batching import Collator, round_up
+from qa.model.device_errors import is_device_error
 from qa.model.unpadded import replace_forward, run_unpadded
 from qa.runtime.console import warn
 from qa.runtime.errors import UserError, one_line
@@ -109,6 +110,7 @@ def try_forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch
 
     Raises:
         UserError: the model fails, or its logits are not finite.
+        RuntimeError: of the device, as ``is_device_error`` recognizes it.
     """
     name, real = model.name_or_path, batch["attention_mask"] > 0
     try:
@@ -116,6 +118,8 @@ def try_forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch
         logits = torch.stack([output.start_logits, output.end_logits], dim=-1).cpu()
         finite = bool(logits[real].isfinite().all())
     except Exception as error:  # models check their inputs in many ways
+        if is_device_error(error):
+            raise
         raise UserError(f"model {name} does not run on a question and its context: {one_line(error)}") from error
     if not finite:
         raise UserError(f"model {name}: its logits are not finite: config.json and weights do not match")

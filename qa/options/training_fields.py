@@ -125,6 +125,7 @@ FIELDS = (
         8,
         common=True,
         changes_result="never",
+        planned=True,
     ),
     Option(
         "train_sampling_strategy",

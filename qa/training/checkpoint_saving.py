@@ -10,7 +10,9 @@ from safetensors import SafetensorError
 from transformers import Trainer
 
 from qa.io import run_folder
+from qa.model.device_errors import is_device_error
 from qa.options.training_arguments import TrainingOptions
+from qa.runtime.console import warn
 from qa.runtime.errors import UserError, free_space, one_line
 from qa.training import checkpoints
 from qa.training.failure import check_finite_weights
@@ -21,10 +23,11 @@ class CheckpointSaving(Trainer):
     """Write every checkpoint under a staging name, and rename it when it is complete.
 
     No public hook or callback encloses the writing of a checkpoint: ``on_save`` comes after it, ``save_model`` writes
-    the model only. Hence two private methods:
+    the model only. None comes before the loss scale is loaded either. Hence three private methods:
 
     - ``_save_checkpoint`` encloses it: checks before, and renames, rotates and reports errors after.
     - ``_get_output_dir`` is where ``Trainer._save_checkpoint`` asks for the folder, so that it can be another one.
+    - ``_load_scaler`` loads the loss scale of fp16, and fails if the checkpoint has one and the run has none.
     """
 
     args: TrainingOptions
@@ -54,6 +57,8 @@ class CheckpointSaving(Trainer):
             if self.is_world_process_zero():
                 self.commit(self.staging, final, kind)
         except (OSError, RuntimeError, SafetensorError) as error:
+            if is_device_error(error):  # no file's, though it occurred here
+                raise
             raise UserError(
                 f"{final} could not be saved, with {free_space(folder)}: {one_line(error)}. Earlier checkpoints are"
                 " intact: free some space and rerun the same command to resume"
@@ -63,6 +68,24 @@ class CheckpointSaving(Trainer):
                 shutil.rmtree(self.staging, ignore_errors=True)
             self.staging = None
         self.accelerator.wait_for_everyone()
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Load the loss scale of a run in fp16; report what changes if either the checkpoint or the run has none."""
+        if checkpoint is None:
+            return
+        saved, scaler = (Path(checkpoint) / run_folder.SCALER).is_file(), self.accelerator.scaler
+        if saved and scaler is not None:
+            super()._load_scaler(checkpoint)
+        elif scaler is not None:
+            warn(
+                f"note: {checkpoint} has no loss scale ({run_folder.SCALER}), as it was not trained in fp16: the scale"
+                f" starts at {scaler.get_scale():,.0f}, and the steps in which that is too high are skipped"
+            )
+        elif saved:
+            warn(
+                f"note: the loss scale in {checkpoint} ({run_folder.SCALER}) is not used: this run computes in"
+                f" {self.resolved.precision}, which needs none"
+            )
 
     def commit(self, staging: Path, final: Path, kind: str) -> None:
         """Rename the checkpoint written below ``staging``, and remove those it replaces."""

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
+from qa.model.device_errors import is_device_error
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import warn
 from qa.runtime.errors import UserError
@@ -74,6 +75,8 @@ def compiled_if_whole(args: TrainingOptions, windows: int) -> Iterator[None]:
         with torch._dynamo.config.patch(recompile_limit=8 * GRAPHS):  # a model may have several kinds of layers
             yield
     except TorchDynamoException as error:
+        if is_device_error(error):
+            raise
         reason = " ".join(str(error).partition("\n\n")[0].split())
         raise UserError(
             f"torch_compile: the model cannot be compiled here: {reason}; leave torch_compile out"

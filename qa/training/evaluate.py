@@ -15,6 +15,7 @@ from qa.evaluation.inputs import describe_data, read_logits, read_null_odds, rea
 from qa.evaluation.scores import gold_answers, score_predictions
 from qa.io.files import replacing
 from qa.model.device import device_precision
+from qa.model.device_errors import device_errors_in_one_line
 from qa.model.loading import load_config, position_limit
 from qa.model.tokenizer import NULL_ANSWERS_ADVICE, check_fit, check_null_answers, load_tokenizer
 from qa.model.weight_files import check_weight_files
@@ -93,6 +94,9 @@ def evaluate_model(
     return evaluator.result(provenance, scored, metrics)
 
 
+@device_errors_in_one_line(
+    "lower per_device_eval_batch_size or max_seq_length, or compute on the CPU", lambda: "rerun the same command"
+)
 def run_model(
     model_args: ModelArguments,
     args: TrainingOptions,

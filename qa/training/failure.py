@@ -10,6 +10,8 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 from qa.runtime.console import count
 from qa.runtime.errors import UserError
 
+LEAST_SCALE = 2.0**-14  # of the loss in fp16: its smallest normal number; the scale starts at 2**16
+SKIPPED = 30  # steps in a row whose loss is not finite, before it is logged; so many halve the scale to the least
 UNIFORM = 0.95  # of the loss of a uniform guess: a model that learns is far below it soon after warm-up
 PATIENCE = 0.05, 100  # share of all steps after the warm-up, and fewest steps, before a run can be called stuck
 
@@ -69,13 +71,41 @@ class FiniteWeightsCallback(TrainerCallback):
     on_epoch_end = on_step_end
 
 
+class FiniteLosses:
+    """Leave the losses that are not finite out of the mean loss of a run in fp16.
+
+    An activation that overflows in fp16 makes the loss of that batch infinite or NaN, and the gradients too: the loss
+    scaler skips the step, and no weight is changed. ``Trainer`` would add the loss to a sum that is not finite from
+    then on. All is computed on the device, without synchronization.
+    """
+
+    def __init__(self):
+        self.last = self.missing = torch.zeros(())  # the last finite loss, and how many have followed that are not
+
+    def replace(self, loss: torch.Tensor, patience: int) -> torch.Tensor:
+        """Return ``loss`` (), or the last finite one in its place, but not more than ``patience`` times in a row."""
+        finite = torch.isfinite(loss)
+        self.last = torch.where(finite, loss, self.last.to(loss))
+        self.missing = torch.where(finite, 0, self.missing.to(loss) + 1)
+        return torch.where(self.missing > patience, loss, self.last)
+
+
 class DivergenceCallback(TrainerCallback):
-    """Stop a run that has failed. Check logged losses only, which adds no GPU synchronization."""
+    """Stop a run that has failed. Check logged losses only, which adds no GPU synchronization.
+
+    In fp16 a step whose gradients overflow is skipped, and the loss scale is halved; that is no failure until the scale
+    is below ``LEAST_SCALE``. Whether a step was skipped is not asked: accelerate does not notice it where the optimizer
+    is fused, which is the default.
+    """
 
     def __init__(self, lengths: np.ndarray):
         self.uniform = uniform_loss(lengths)
 
-    def on_log(self, args, state, control, **kwargs):
+    def on_log(self, args, state, control, optimizer=None, **kwargs):
         warmup = args.get_warmup_steps(state.max_steps)
-        if reason := detect_divergence(state.log_history, warmup, state.max_steps, self.uniform):
+        reason = detect_divergence(state.log_history, warmup, state.max_steps, self.uniform)
+        scaler = getattr(optimizer, "scaler", None)
+        if not reason and scaler is not None and scaler.get_scale() < LEAST_SCALE:
+            reason = f"the gradients overflow in fp16 at every loss scale, last at step {state.global_step}"
+        if reason:
             raise training_failed(reason, state, args)

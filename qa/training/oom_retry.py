@@ -2,20 +2,14 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 
+from qa.model.batch_splitting import Batch, split
+from qa.model.device_errors import free_cached_memory, is_out_of_memory
 from qa.runtime.console import count, warn
-
-Batch = dict[str, torch.Tensor]  # tensors (B, ...)
-
-
-def split(batch: Batch, parts: int) -> Iterator[Batch]:
-    """Yield a batch in at most ``parts`` batches of about the same size."""
-    size = math.ceil(len(batch["input_ids"]) / parts)
-    for begin in range(0, len(batch["input_ids"]), size):
-        yield {name: rows[begin : begin + size] for name, rows in batch.items()}
+from qa.runtime.errors import one_line
 
 
 class OutOfMemoryRetry:
@@ -52,12 +46,13 @@ class OutOfMemoryRetry:
                 for each in pending:
                     loss = self.run_parts(each, forward_backward)
                 return loss
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
                 largest = max(len(each["input_ids"]) for each in self.batches)
-                if not self.retries or self.parts >= largest:
+                if not is_out_of_memory(error) or not self.retries or self.parts >= largest:
                     raise
+                reason = one_line(error)
             reset()  # outside of except, whose traceback would keep the activations
-            torch.cuda.empty_cache()
+            free_cached_memory(reason)
             if self.parts == 1:
                 size = f"micro-batches of {count(math.ceil(largest / 2), 'window')} instead of {largest}{self.note}"
                 warn(f"note: out of memory; the step is repeated, and training continues, with {size}")

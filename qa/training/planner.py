@@ -28,6 +28,7 @@ from qa.training.resolved import Batches, ResolvedRun
 from qa.training.sampling import choose_batch_lengths, epoch_batches
 
 MIN_MICRO_BATCH = 4  # below it activations are recomputed: a third more arithmetic, but larger batches are faster
+MAX_EVAL_BATCH = 128  # windows; raised no further, as larger batches pad more
 PLANNED = [row.name for row in TABLE.values() if row.planned]
 
 
@@ -147,12 +148,28 @@ def fit_memory(
         batches = Batches(fits[0], effective // fits[0], batches.per_device_eval_batch_size, fits[1])
     own = batches.shared(args.world_size)
     step = training(own.per_device_train_batch_size, own.activation_checkpointing)
-    while True:
-        size = batches.per_device_eval_batch_size
-        evaluation = memory.of_evaluation(config, args, size, length, precision, step.optimizer)
-        if not usable or evaluation.total <= usable or size == 1:
-            return batches, step, evaluation
-        batches = dataclasses.replace(batches, per_device_eval_batch_size=size // 2)
+
+    @cache
+    def evaluating(size: int) -> Memory:
+        return memory.of_evaluation(config, args, size, length, precision, step.optimizer)
+
+    size = batches.per_device_eval_batch_size
+    if usable is not None:
+        size = choose_eval_batch(lambda size: evaluating(size).total, size, usable)
+    return dataclasses.replace(batches, per_device_eval_batch_size=size), step, evaluating(size)
+
+
+def choose_eval_batch(needed: Callable[[int], int], size: int, usable: float) -> int:
+    """Return the largest evaluation batch size that fits, ``size`` doubled up to ``MAX_EVAL_BATCH``, or halved.
+
+    Args:
+        needed: bytes for a size; grows with it. usable: bytes.
+    """
+    while 2 * size <= MAX_EVAL_BATCH:
+        size *= 2
+    while size > 1 and needed(size) > usable:
+        size //= 2
+    return size
 
 
 def too_large(training: Callable[[int, bool], Memory], args: TrainingOptions, length: int, usable: float) -> UserError:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from transformers import PretrainedConfig, set_seed
 from transformers.trainer_utils import TrainOutput
@@ -17,6 +16,7 @@ from qa.evaluation.inputs import describe_data
 from qa.io.files import is_disk_error, make_folder
 from qa.io.run_folder import find_checkpoints, step_of
 from qa.io.run_lock import lock_run_folder
+from qa.model.device_errors import device_errors_in_one_line, is_device_error
 from qa.model.weights import load_model
 from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.saved import as_settings, with_full_paths
@@ -33,17 +33,31 @@ from qa.training.resolved import ResolvedRun, trainer_arguments, warn_of_uneven_
 from qa.training.resume import find_start
 from qa.training.trainer import RESUME_ADVICE, QATrainer
 
+MEMORY_ADVICE = (
+    "--gpu_memory_gb auto finds batches that fit, with activation checkpointing if needed; or take a smaller model, or"
+    " lower max_seq_length"
+)
+
 
 @contextmanager
 def locked_output_folder(args: TrainingOptions) -> Iterator[None]:
-    """Make ``output_dir`` and lock it for this run; Ctrl-C ends the process with status 130."""
+    """Make ``output_dir`` and lock it for this run; Ctrl-C ends the process with status 130.
+
+    Raises:
+        UserError: the folder cannot be used, memory ran out, or the device failed.
+    """
     output = make_folder(str(args.folder))
+
+    def rerun() -> str:
+        newest = next(iter(find_checkpoints(output)), "the beginning")
+        return f"rerun the same command to resume from {newest}"
+
     with lock_run_folder(output) if args.process_index == 0 else nullcontext():
         try:
-            yield
+            with device_errors_in_one_line(MEMORY_ADVICE, rerun):
+                yield
         except KeyboardInterrupt:
-            newest = next(iter(find_checkpoints(output)), "the beginning")
-            warn(f"interrupted: rerun the same command to resume from {newest}")
+            warn(f"interrupted: {rerun()}")
             sys.exit(130)
 
 
@@ -129,6 +143,8 @@ def make_trainer(**kwargs) -> QATrainer:
     except UserError:
         raise
     except (ImportError, ValueError, RuntimeError) as error:
+        if is_device_error(error):
+            raise
         raise UserError(f"training cannot start: {one_line(error)}") from error
 
 
@@ -139,11 +155,6 @@ def train(trainer: QATrainer, start: Path | None) -> TrainOutput:
     try:
         with without_key_warnings(), closing_bars():
             return trainer.train(resume_from_checkpoint=str(start) if start else None)
-    except torch.OutOfMemoryError:
-        raise UserError(
-            "out of GPU memory: --gpu_memory_gb auto finds batches that fit, with activation checkpointing if needed;"
-            " or take a smaller model, lower max_seq_length, or lower per_device_eval_batch_size"
-        ) from None
     except UserError:
         raise
     except (ImportError, ValueError) as error:  # options that the model or the installed packages do not allow

@@ -21,6 +21,7 @@ from qa.evaluation.evaluator import Evaluator, ScoredAnswers, plain_metrics
 from qa.io import run_folder
 from qa.io.files import write_yaml, writing
 from qa.io.run_folder import SETTINGS, WEIGHTS
+from qa.model.batch_splitting import Batch, ForwardRetry
 from qa.model.batching import WindowRows, by_length, make_dataloader
 from qa.model.cpu_attention import choose_attention
 from qa.model.loss import masked_loss
@@ -30,12 +31,11 @@ from qa.model.tokenizer import save_tokenizer
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import warn
 from qa.runtime.distributed import ProcessGroup, on_main_process
-from qa.runtime.errors import UserError
 from qa.training import checkpoints
 from qa.training.callbacks import make_callbacks
 from qa.training.checkpoint_saving import CheckpointSaving
 from qa.training.compilation import compile_blocks, compiled_if_whole, uncompiled
-from qa.training.failure import check_finite_weights
+from qa.training.failure import SKIPPED, FiniteLosses, check_finite_weights
 from qa.training.interruption import SignalHandler
 from qa.training.oom_retry import OutOfMemoryRetry
 from qa.training.predictions import WindowPredictions, reduce_logits
@@ -113,6 +113,7 @@ class QATrainer(CheckpointSaving):
         self.loss_is_scaled_for_ga = False  # masked_loss is a mean over one batch
         alone = args.world_size * max(args.n_gpu, 1) == 1
         self.retry = OutOfMemoryRetry(alone, ", uncompiled" if args.torch_compile else "")
+        self.eval_retry, self.finite_losses = ForwardRetry("evaluation", alone), FiniteLosses()
         self.recovery = RecoveryCallback(stop or SignalHandler(), args, ProcessGroup(args.world_size))
         self.remove_callback(PrinterCallback if args.disable_tqdm else DEFAULT_PROGRESS_CALLBACK)
         share = 0.0 if windows is None else FORWARD * len(self.eval_rows) / self.group_size
@@ -170,7 +171,10 @@ class QATrainer(CheckpointSaving):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Run one batch forward and backward, in smaller micro-batches if it does not fit into memory."""
-        return self.retry.run(inputs, partial(self.forward_backward, model), model.zero_grad)
+        loss = self.retry.run(inputs, partial(self.forward_backward, model), model.zero_grad)
+        if self.accelerator.scaler is None:
+            return loss
+        return self.finite_losses.replace(loss, SKIPPED * self.args.gradient_accumulation_steps)
 
     def forward_backward(self, model, inputs: dict[str, torch.Tensor], divisor: float) -> torch.Tensor:
         """Return the loss of a micro-batch divided by ``divisor``, its gradient added to those of the step."""
@@ -188,19 +192,21 @@ class QATrainer(CheckpointSaving):
         """Return the tuple of ``WindowPredictions`` instead of logits (B, L), which would need memory for all windows.
 
         Raises:
-            UserError: a batch does not fit into GPU memory.
+            UserError: a window does not fit into memory, or with several processes a batch.
         """
         inputs = self._prepare_inputs(inputs)
-        labels = inputs.pop("start_positions"), inputs.pop("end_positions")
-        try:
-            with torch.no_grad(), self.compute_loss_context_manager(), uncompiled(self.args):
-                outputs = model(**inputs)
-        except torch.OutOfMemoryError:
-            size = self.args.per_device_eval_batch_size
-            raise UserError(f"evaluation runs out of memory: lower per_device_eval_batch_size, now {size}") from None
+        found = self.eval_retry.run(inputs, partial(self.predict_windows, model))
+        return None, found, (inputs["start_positions"], inputs["end_positions"])
+
+    def predict_windows(self, model, batch: Batch) -> tuple[torch.Tensor, ...]:
+        """Return the tuple of ``WindowPredictions`` of a batch with labels."""
+        labels = batch.pop("start_positions"), batch.pop("end_positions")
+        with torch.no_grad(), self.compute_loss_context_manager(), uncompiled(self.args):
+            outputs = model(**batch)
         count = self.evaluator.args.n_best_size
-        found = reduce_logits(outputs, inputs["attention_mask"], *labels, count, self.cls_last, self.keep_logits)
-        return None, found.to_tuple(), labels
+        return reduce_logits(
+            outputs, batch["attention_mask"], *labels, count, self.cls_last, self.keep_logits
+        ).to_tuple()
 
     def in_order(self, gathered: Any) -> WindowPredictions[np.ndarray]:
         """Return what ``prediction_step`` gave for all windows, which were evaluated longest first, in their order."""

@@ -16,6 +16,15 @@ def run(command, *argv) -> None:
         sys.argv = old
 
 
+def error_of(work, *args) -> str | None:
+    """Return the message of what ``work`` raises, None if it raises nothing."""
+    try:
+        work(*args)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
 def train_tiny(data, model, output, *argv) -> None:
     files = ("--train_file", data / "train.json", "--validation_file", data / "dev.json.gz")
     more = ("--output_dir", output, "--report_to", "none", "--num_train_epochs", 2, "--learning_rate", "1e-3")

@@ -2,8 +2,9 @@
 
     torchrun --nproc_per_node 2 tests/helpers/processes.py PLAN
 
-PLAN is a JSON list of runs: ``argv`` of train.py, and optionally ``signal`` [process, step, number] and ``pause``,
-seconds after every step. ``seen-PROCESS.json`` in the same folder gets one entry for each completed run.
+PLAN is a JSON list of runs: ``argv`` of train.py, and optionally ``signal`` [process, step, number], ``pause``,
+seconds after every step, and ``out_of_memory``, the process whose evaluation runs out of memory.
+``seen-PROCESS.json`` in the same folder gets one entry for each completed run.
 """
 
 import json
@@ -13,9 +14,11 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 import transformers
 
 import train
+from qa.runtime.process import run_command
 from qa.training.trainer import QATrainer
 
 RANK = int(os.environ["RANK"])
@@ -52,13 +55,19 @@ def main(plan: Path) -> None:
         seen["rows"] = [len(part) for part in prediction.predictions]
         return score(self, prediction)
 
+    def predicted(self, *args):
+        if run.get("out_of_memory") == RANK:
+            raise torch.OutOfMemoryError("simulated")
+        return predict(self, *args)
+
+    predict, QATrainer.predict_windows = QATrainer.predict_windows, predicted
     QATrainer.__init__, QATrainer.score, results = watched, scored, []
     for run in json.loads(plan.read_text()):
         seen.clear()
         seen |= {"status": 0, "f1": []}
         sys.argv = ["train.py", *run["argv"]]
         try:
-            train.main()
+            run_command(train.main) if "out_of_memory" in run else train.main()
         except SystemExit as error:
             seen["status"] = error.code
         results.append(dict(seen))

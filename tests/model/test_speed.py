@@ -1,6 +1,5 @@
 """Optimizations do not change results, running out of memory is handled, and failed training is detected."""
 
-import functools
 import json
 import math
 
@@ -17,6 +16,7 @@ from transformers.activations import ACT2FN
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
 import evaluate_qa
+from qa.model.batch_splitting import split
 from qa.model.device import wanted_precision
 from qa.model.loss import masked_loss
 from qa.model.optimizations import PADDED_SDPA, enable_albert_checkpointing, fuse_gelu, prepare_model
@@ -24,7 +24,6 @@ from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
 from qa.training.compilation import GRAPHS, compile_blocks, repeated_blocks
 from qa.training.failure import detect_divergence, uniform_loss
-from qa.training.oom_retry import split
 from qa.training.trainer import QATrainer
 
 SIZES = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 3, "intermediate_size": 64}
@@ -404,17 +403,12 @@ def test_step_is_repeated_in_smaller_micro_batches_when_out_of_memory(
         torch.testing.assert_close(weight, theirs[name], rtol=0, atol=1e-5)
 
 
-def test_evaluation_out_of_memory_is_a_one_line_error(tiny_data, tiny_model, tmp_path, monkeypatch):
-    original = AlbertForQuestionAnswering.forward
+def test_evaluation_of_one_window_out_of_memory_is_a_one_line_error(tiny_data, tiny_model, tmp_path, monkeypatch):
+    def predict_windows(trainer, model, batch):
+        raise torch.OutOfMemoryError("simulated")
 
-    @functools.wraps(original)
-    def forward(model, *args, **kwargs):
-        if not model.training and len(kwargs["input_ids"]) == 8:  # a batch of the evaluation
-            raise torch.OutOfMemoryError("simulated")
-        return original(model, *args, **kwargs)
-
-    monkeypatch.setattr(AlbertForQuestionAnswering, "forward", forward)
-    with pytest.raises(UserError, match="evaluation runs out of memory: lower per_device_eval_batch_size, now 8"):
+    monkeypatch.setattr(QATrainer, "predict_windows", predict_windows)
+    with pytest.raises(UserError, match=r"evaluation runs out of memory with one window of \d+ tokens: lower"):
         train_tiny(tiny_data, tiny_model, tmp_path / "run")
 
 
@@ -429,7 +423,7 @@ def test_training_out_of_memory_is_a_one_line_error(tiny_data, tiny_model, tmp_p
         raise torch.OutOfMemoryError("simulated")
 
     monkeypatch.setattr(QATrainer, "compute_loss", compute_loss)
-    with pytest.raises(UserError, match="out of GPU memory"):
+    with pytest.raises(UserError, match=r"out of memory: --gpu_memory_gb auto finds .*; rerun the same command"):
         train_tiny(tiny_data, tiny_model, tmp_path / "run")
 
 

@@ -161,6 +161,20 @@ def test_signal_to_one_process_saves_one_checkpoint(two):
         assert torch.equal(one["exp_avg_sq"], other["exp_avg_sq"])
 
 
+@pytest.mark.slow
+def test_out_of_memory_in_one_process_ends_all(arguments, tmp_path):
+    """The others wait for its predictions, so the evaluation is not repeated in halves."""
+    plan = [{"argv": arguments(tmp_path / "run"), "out_of_memory": 1}]
+    process = launch(tmp_path, plan, "--standalone", "--nproc_per_node", 2)
+    try:
+        assert process.wait(120)
+    finally:
+        process.kill()
+    error = "error in process 1: evaluation runs out of memory: lower per_device_eval_batch_size"
+    assert error in (tmp_path / "err").read_text()
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
 def test_only_the_main_process_prints_and_writes(two):
     said = (two / "out").read_text()
     assert said.count("train: 36 questions read") == 5 and said.count("next:\n") == 3

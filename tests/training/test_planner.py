@@ -22,7 +22,7 @@ from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.parser import parse_arguments
 from qa.options.training_arguments import TrainingOptions, check_training
 from qa.runtime.errors import UserError
-from qa.training.planner import choose_batch, make_plan, plan_epoch
+from qa.training.planner import choose_batch, choose_eval_batch, make_plan, plan_epoch
 from qa.training.resolved import Batches
 from qa.training.sampling import LengthGroupedSampler
 from qa.training.trainer import QATrainer
@@ -156,6 +156,21 @@ def test_the_chosen_batch_size_divides_the_effective_batch():
     assert choose_batch(lambda size, recompute: 10 * size, 12, 1e9, recompute_only=True) == (12, True)
 
 
+@pytest.mark.parametrize(
+    ("size", "usable", "expected"),
+    [(8, 1e9, 128), (8, 500, 32), (8, 899, 64), (8, 180, 8), (8, 179, 4), (8, 99, 1), (12, 1e9, 96), (256, 1e9, 256)],
+)
+def test_choice_of_the_evaluation_batch(size, usable, expected):
+    """An evaluation needs 100 bytes, plus 10 per window."""
+    assert choose_eval_batch(lambda size: 100 + 10 * size, size, usable) == expected
+
+
+def test_the_plan_raises_the_evaluation_batch_where_memory_is_known():
+    chosen, plan = make_plan(SMALL, options(gpu_memory_gb="6"), LENGTHS, "bf16")
+    assert chosen.per_device_eval_batch_size == plan.evaluation_batch == 128 and plan.peak <= plan.usable
+    assert make_plan(SMALL, options(), LENGTHS, "bf16")[0].per_device_eval_batch_size == 8
+
+
 def test_a_plan_with_a_memory_limit():
     lengths = np.full(1000, 384)
     args = options(per_device_train_batch_size=2, gradient_accumulation_steps=2, per_device_eval_batch_size=64)
@@ -250,7 +265,7 @@ def planned(tiny_data, tiny_model, tmp_path_factory):
 def test_a_checkpoint_holds_what_was_asked_for_and_what_was_chosen(planned):
     settings = yaml.safe_load((planned / "checkpoint-6/settings.yaml").read_text())
     assert settings["gradient_accumulation_steps"] == 2 and "per_device_train_batch_size" not in settings, "8"
-    resolved = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "per_device_eval_batch_size": 8}
+    resolved = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "per_device_eval_batch_size": 128}
     resolved |= {"activation_checkpointing": False, "precision": "fp32"}
     assert read(planned / "checkpoint-6/files.json")["resolved"] == resolved
 

@@ -20,6 +20,7 @@ from qa.training.trainer import QATrainer
 PRIVATE = {
     "_save_checkpoint": (["self", "model", "trial"], "writes a complete checkpoint, and CheckpointSaving encloses it"),
     "_get_output_dir": (["self", "trial"], "is asked for the folder of checkpoints, which may be the staging folder"),
+    "_load_scaler": (["self", "checkpoint"], "loads the loss scale, and fails where there is no scaler to load it"),
 }
 # Overridden and public: name to parameters.
 PUBLIC = {
