@@ -11,10 +11,12 @@ from transformers.masking_utils import AttentionMaskInterface, bidirectional_mas
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.albert.modeling_albert import AlbertLayerGroup
 
+from qa.model.batching import round_up
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError, one_line
 
 PADDED_SDPA = "qa_sdpa"  # the library's fused attention with our mask; "sdpa" itself is unchanged
+MASK_STRIDE = 8  # elements; the memory-efficient attention of a GPU loads that many of the mask together
 
 
 class FusedGELU(nn.Module):
@@ -86,13 +88,20 @@ def padding_mask(attention_mask=None, mask_function=None, dtype=torch.float32, *
     transformers makes a boolean mask (B, 1, L, L), which every layer converts to floats and keeps for the backward
     pass; and to skip the mask if nothing is padded, it synchronizes with the GPU in every step.
 
+    The mask is one that attention takes as it is. Under autocast it has autocast's dtype, to which every layer would
+    convert it; and its strides are multiples of ``MASK_STRIDE``, or every layer would copy it into one that has them
+    (``preprocess_mask`` in torch's ``transformers/attention.cpp``).
+
     Args:
-        attention_mask: (B, L) booleans, True for real tokens.
+        attention_mask: (B, L) booleans, True for real tokens. dtype: of the model's embeddings.
     """
     if attention_mask is None or mask_function is not bidirectional_mask_function:
         return sdpa_mask(attention_mask=attention_mask, mask_function=mask_function, dtype=dtype, **kwargs)
-    zeros = torch.zeros_like(attention_mask, dtype=dtype)
-    return zeros.masked_fill(~attention_mask, torch.finfo(dtype).min)[:, None, None, :]
+    device, (batch, length) = attention_mask.device, attention_mask.shape
+    if torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
+    mask = torch.zeros(batch, 1, 1, round_up(length, MASK_STRIDE), dtype=dtype, device=device)[..., :length]
+    return mask.masked_fill_(~attention_mask[:, None, None, :], torch.finfo(dtype).min)
 
 
 def use_padding_mask(model: PreTrainedModel) -> None:

@@ -110,6 +110,74 @@ def test_padding_mask_is_created_once_and_does_not_change_results():
     assert_same_step(step(bert), plain)
 
 
+class Attention(TorchDispatchMode):
+    """Record the calls of fused attention with the masks they get, and the copies made of masks (B, 1, 1, L)."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls: list[str] = []
+        self.masks: list[torch.Tensor] = []
+        self.copies: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        inputs = [*args, *(kwargs or {}).values()]
+        name = function.overloadpacket.__name__
+        if name.startswith("_scaled_dot_product") and "backward" not in name:
+            self.calls.append(name)
+            self.masks += [x for x in inputs[3:] if isinstance(x, torch.Tensor)]
+        elif name in ("_to_copy", "constant_pad_nd", "clone", "contiguous") and inputs[0].shape[1:3] == (1, 1):
+            self.copies.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def bert() -> BertForQuestionAnswering:
+    torch.manual_seed(0)
+    return BertForQuestionAnswering(BertConfig(**SIZES, hidden_dropout_prob=0, attention_probs_dropout_prob=0)).train()
+
+
+def attention_of(model: nn.Module, lengths: list[int], device: str, dtype: torch.dtype | None) -> Attention:
+    """Return the record of a step with windows of ``lengths`` tokens, under autocast if ``dtype`` is given."""
+    batch = {name: tensor.to(device) for name, tensor in collate(lengths).items()}
+    start, end = batch.pop("start_positions"), batch.pop("end_positions")
+    with Attention() as record:
+        with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+            outputs = model(**batch)
+        masked_loss(outputs, batch["attention_mask"], start, end).backward()
+    assert all(weight.grad is not None for weight in model.qa_outputs.parameters())
+    return record
+
+
+def assert_mask_is_used_as_it_is(record: Attention, layers: int, dtype: torch.dtype) -> None:
+    assert record.copies == [], "no layer converts or pads the mask"
+    assert len(record.calls) == len(record.masks) == layers, "no layer uses the unfused attention"
+    assert len({mask.data_ptr() for mask in record.masks}) == 1, "one mask serves all layers"
+    mask = record.masks[0]
+    assert mask.dtype == dtype and mask.min() == torch.finfo(dtype).min and mask.stride(-1) == 1
+    assert [stride % 8 for stride in mask.stride()[:-1]] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("build", [albert, bert])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_layers_use_the_mask_as_it_is(build, dtype):
+    """On a CPU the kernel is the flash kernel; windows of 33 tokens are not a multiple of 8."""
+    model = build()
+    prepare_model(model, options())
+    record = attention_of(model, [9, 17, 33], "cpu", dtype)
+    assert_mask_is_used_as_it_is(record, 3, dtype or torch.float32)
+    assert set(record.calls) == {"_scaled_dot_product_flash_attention_for_cpu"}
+
+
+def test_an_aligned_mask_does_not_change_a_bit():
+    model = albert().eval()
+    prepare_model(model, options())
+    batch = collate([9, 17, 33])
+    batch = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+    ours = model(**batch)
+    dense = torch.zeros(3, 33).masked_fill(batch["attention_mask"] == 0, torch.finfo(torch.float32).min)
+    theirs = model(**batch | {"attention_mask": dense[:, None, None, :]})
+    assert ours.start_logits.equal(theirs.start_logits) and ours.end_logits.equal(theirs.end_logits)
+
+
 def compiled_for(model: nn.Module, recompute: bool, widths: list[int]) -> int:
     """Return the number of graphs for batches of these lengths, run twice each, and compare with uncompiled steps."""
     prepare_model(model, options())
