@@ -1,24 +1,24 @@
-"""Time training steps of one variant, and the preparation of their batches."""
+"""Time training steps of one variant."""
 
 import dataclasses
+import statistics
 import tempfile
-import time
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForQuestionAnswering,
     PretrainedConfig,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
     set_seed,
 )
 
 from benchmarks.estimates import Flops
+from benchmarks.timing import Clock, Peak, Stopwatch, matmul_rate
 from qa.data.windows import WindowArrays
 from qa.evaluation.evaluator import Evaluator
 from qa.model import memory
@@ -30,10 +30,9 @@ from qa.model.optimizations import prepare_model
 from qa.model.padding import takes_token_types
 from qa.options.arguments import DataArguments
 from qa.options.training_arguments import TrainingOptions
-from qa.training.compilation import compile_blocks
-from qa.training.planner import plan_epoch
+from qa.training.compilation import compile_blocks, compiled_if_whole
 from qa.training.resolved import ResolvedRun, trainer_arguments
-from qa.training.sampling import FixedOrderSampler, LengthGroupedSampler
+from qa.training.sampling import LengthGroupedSampler, epoch_batches
 from qa.training.trainer import QATrainer
 
 
@@ -44,8 +43,9 @@ class Variant:
     Attributes:
         batch: micro-batch size. accumulation: micro-batches in a step.
         pad: pad every window to max_seq_length. batch_lengths: else the lengths that batches are padded to, if any.
+        dynamic: compile one graph for all lengths, not one for each.
         trainer: run in the Trainer, as train.py does, not in a bare loop.
-        warm_up: seconds of the first batches, with compilation.
+        warm_up: seconds of the first ``warmed`` batches, with compilation.
         share: of the rate of a large matrix product. peak, reserved: bytes.
         failed: why the variant cannot run.
     """
@@ -58,53 +58,34 @@ class Variant:
     precision: str = "fp32"
     recompute: bool = False
     batch_lengths: tuple[int, ...] = ()
+    dynamic: bool = False
     trainer: bool = False
     warm_up: float = 0.0
+    warmed: int = 0
     seconds_per_window: list[float] = dataclasses.field(default_factory=list)
     share: list[float] = dataclasses.field(default_factory=list)
     peak: int = 0
     reserved: int = 0
     failed: str | None = None
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The lengths that batches are padded to; empty if each is padded to its longest window."""
+        return (384,) if self.pad else self.batch_lengths
 
-def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the FLOPs per second of a large matrix product, the best of several runs."""
-    size = 8192 if device.type == "cuda" else 1024
-    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(8):
-        started = now(device)
-        for _ in range(4):
-            left @ right
-        best = min(best, (now(device) - started) / 4)
-    return 2 * size**3 / best
+    def note(self, peak: Peak) -> None:
+        self.peak, self.reserved = max(self.peak, peak.allocated), max(self.reserved, peak.reserved)
 
-
-def now(device: torch.device) -> float:
-    """Return the time in seconds after the GPU has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
+    def first_steps(self, count: int) -> float:
+        """Return the seconds of the first ``count`` steps: the warm-up, and the others at the speed after it."""
+        others = max(count * self.accumulation - self.warmed, 0)
+        return self.warm_up + others * self.batch * statistics.median(self.seconds_per_window)
 
 
 def spread_positions(count: int, number: int) -> np.ndarray:
     """Return (count,) positions from 0 to 1, different in each round, in pairs that are symmetric about 0.5."""
     pairs = (np.arange((count + 1) // 2) + (0.5 + 0.618 * number) % 1) / ((count + 1) // 2) / 2
     return np.random.default_rng(number).permutation(np.append(pairs, 1 - pairs)[:count])
-
-
-class Clock(TrainerCallback):
-    """Measure from the end of the first step, which creates the optimizer's states, to the end of training."""
-
-    def __init__(self, device: torch.device):
-        self.device, self.started, self.seconds = device, 0.0, 0.0
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 1:
-            self.started = now(self.device)
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.seconds = now(self.device) - self.started
 
 
 class Bench:
@@ -144,9 +125,21 @@ class Bench:
         positions = spread_positions(steps * variant.accumulation, number) * len(rows)
         return rows[np.minimum(positions.astype(int), len(rows) - 1)]
 
+    def widths(self, variant: Variant, batches: np.ndarray) -> np.ndarray:
+        """Return the (N,) lengths in tokens that the batches are padded to."""
+        return np.array([padded(int(longest), variant.sizes) for longest in self.lengths[batches].max(1)])
+
+    def longest(self, variant: Variant) -> np.ndarray:
+        """Return (A, B) indices of the windows of the longest micro-batches, as many as a step has."""
+        return self.epoch(variant)[-variant.accumulation :]
+
+    def one_of_each_length(self, variant: Variant, batches: np.ndarray) -> np.ndarray:
+        """Return (K, B) indices of the first batch of each length: it chooses kernels, and may reserve memory."""
+        return batches[np.sort(np.unique(self.widths(variant, batches), return_index=True)[1])]
+
     def tensors(self, variant: Variant, batches: np.ndarray) -> list[dict[str, torch.Tensor]]:
         """Return the padded batches as tensors in CPU memory, pinned for a GPU."""
-        collate = Collator(self.pad_token_id, self.token_types, (384,) if variant.pad else variant.batch_lengths)
+        collate = Collator(self.pad_token_id, self.token_types, variant.sizes)
         rows = [collate(self.windows.__getitems__(batch.tolist())) for batch in batches]
         if self.device.type == "cuda":
             rows = [{name: tensor.pin_memory() for name, tensor in row.items()} for row in rows]
@@ -157,15 +150,19 @@ class Bench:
         set_seed(42)
         batches = self.batches(variant, number)
         seconds = (self.in_trainer if variant.trainer else self.in_loop)(variant, batches)
-        lengths = np.full(len(batches), 384) if variant.pad else self.lengths[batches].max(1)
-        work = sum(self.flops(padded(int(length), variant.batch_lengths)) for length in lengths) * variant.batch
+        work = sum(self.flops(int(width)) for width in self.widths(variant, batches)) * variant.batch
         variant.seconds_per_window.append(seconds / batches.size)
         variant.share.append(work / seconds / self.rate(variant))
 
     def in_trainer(self, variant: Variant, batches: np.ndarray) -> float:
-        """Return the seconds for ``batches`` in the Trainer, after a first step with the longest ones."""
-        rows = np.concatenate([self.epoch(variant)[-variant.accumulation :], batches])
-        clock = Clock(self.device)
+        """Return the seconds for ``batches`` in the Trainer, after a warm-up that ends with the longest ones."""
+        warm_up = longest = self.longest(variant)
+        if self.device.type == "cuda":
+            first = self.one_of_each_length(variant, batches)
+            whole_steps = longest[: -len(first) % variant.accumulation]
+            warm_up = np.concatenate([first, whole_steps, longest])
+        rows, peak = np.concatenate([warm_up, batches]), Peak(self.device)
+        clock = Clock(self.device, peak, len(warm_up) // variant.accumulation)
         with tempfile.TemporaryDirectory() as folder:
             args = dataclasses.replace(
                 variant.args,
@@ -196,6 +193,7 @@ class Bench:
             trainer.train()
         if trainer.retry.parts > 1:
             raise torch.OutOfMemoryError("a step was retried with smaller micro-batches")
+        variant.note(peak)
         return clock.seconds
 
     def in_loop(self, variant: Variant, batches: np.ndarray) -> float:
@@ -207,38 +205,45 @@ class Bench:
         if variant.recompute:
             model.activation_checkpointing_enable()
         if variant.args.torch_compile:
-            compile_blocks(model, variant.args)
+            compile_blocks(model, variant.args, variant.dynamic)
         model.to(self.device).train()
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(variant.args, model)
         optimizer = kind(model.parameters(), **settings)
-        rows = self.tensors(variant, batches)
         scaler = torch.amp.GradScaler(self.device.type, enabled=variant.precision == "fp16")
-        started = now(self.device)
-        for row in self.warm_up_batches(rows, variant):  # creates the optimizer's states and compiles
-            self.step(model, optimizer, scaler, [row], variant)
-        if (
-            self.device.type == "cuda"
-        ):  # the longest batches, so that the allocator reserves all the memory that is needed
-            torch.cuda.reset_peak_memory_stats()
-            longest = self.tensors(variant, self.epoch(variant)[-variant.accumulation :])
-            self.step(model, optimizer, scaler, longest, variant)
-            variant.peak = variant.peak or torch.cuda.max_memory_allocated()
-            variant.reserved = variant.reserved or torch.cuda.max_memory_reserved()
-        variant.warm_up = variant.warm_up or now(self.device) - started
-        started = now(self.device)
-        for begin in range(0, len(rows), variant.accumulation):
-            self.step(model, optimizer, scaler, rows[begin : begin + variant.accumulation], variant)
-        return now(self.device) - started
+        rows, warm_up = self.tensors(variant, batches), self.warm_up_batches(variant, batches)
+        longest = self.tensors(variant, self.longest(variant)) if self.device.type == "cuda" else []
+        run = partial(self.steps_of, model, optimizer, scaler, variant)
+        peak, watch = Peak(self.device), Stopwatch(self.device)
+        with compiled_if_whole(variant.args, variant.args.train_batch_size):
+            watch.start()
+            run(warm_up, 1)  # creates the optimizer's states and compiles
+            if not variant.warmed:
+                variant.warm_up, variant.warmed = watch.stop(), len(warm_up)
+            peak.reset()
+            run(longest, variant.accumulation)
+            watch.start()
+            run(rows, variant.accumulation)
+            seconds = watch.stop()
+        peak.read()
+        variant.note(peak)
+        return seconds
 
-    @staticmethod
-    def warm_up_batches(rows: list[dict], variant: Variant) -> list[dict]:
-        """Return batches for the warm-up: one of every length that is compiled, else a short one."""
-        if variant.args.torch_compile:
-            by_length = list({row["input_ids"].shape[1]: row for row in rows}.values())
-            return by_length * (
-                3 if variant.args.torch_compile_mode else 1
-            )  # CUDA graphs are recorded in the second run
-        return [{name: row[:, :16] if row.ndim > 1 else row.clamp(max=15) for name, row in rows[0].items()}]
+    def warm_up_batches(self, variant: Variant, batches: np.ndarray) -> list[dict]:
+        """Return batches for the warm-up: one of every length on a GPU or if compiled, else a short one.
+
+        Before the first round they have every length of an epoch that is compiled by itself.
+        """
+        if self.device.type != "cuda" and not variant.args.torch_compile:
+            first = self.tensors(variant, batches[:1])[0]
+            return [{name: row[:, :16] if row.ndim > 1 else row.clamp(max=15) for name, row in first.items()}]
+        compiled = variant.args.torch_compile and not variant.dynamic and not variant.warmed
+        rows = self.tensors(variant, self.one_of_each_length(variant, self.epoch(variant) if compiled else batches))
+        return rows * (3 if variant.args.torch_compile_mode else 1)  # CUDA graphs are recorded in the second run
+
+    def steps_of(self, model, optimizer, scaler, variant: Variant, rows: list[dict], accumulation: int) -> None:
+        """Run training steps over ``rows``, each over ``accumulation`` micro-batches."""
+        for begin in range(0, len(rows), accumulation):
+            self.step(model, optimizer, scaler, rows[begin : begin + accumulation], variant)
 
     def rate(self, variant: Variant) -> float:
         """Return the FLOPs per second of a large matrix product in the variant's precision."""
@@ -267,33 +272,17 @@ class Bench:
 
     def padding(self, variant: Variant) -> float:
         """Return padded tokens over real ones, minus one, for an epoch."""
-        batch = {"per_device_train_batch_size": variant.batch, "gradient_accumulation_steps": variant.accumulation}
-        return float(
-            plan_epoch(self.lengths, dataclasses.replace(variant.args, **batch), 384 if variant.pad else None)[0]
-        )
+        sizes = {"per_device_train_batch_size": variant.batch, "gradient_accumulation_steps": variant.accumulation}
+        batches = epoch_batches(self.lengths, dataclasses.replace(variant.args, **sizes))
+        tokens = sum(padded(int(batch.max()), variant.sizes) * len(batch) for batch in batches)
+        return float(tokens / self.lengths.sum() - 1)
 
-    def planned(self, variant: Variant) -> int:
-        """Return the peak memory that the planner estimates for this variant, in bytes."""
+    def planned(self, variant: Variant, length: int | None = None) -> int:
+        """Return the peak memory in bytes that the planner estimates for batches of ``length`` tokens.
+
+        Args:
+            length: None for the longest window's, which is what the planner takes.
+        """
         args = dataclasses.replace(variant.args, gradient_accumulation_steps=variant.accumulation)
-        length = 384 if variant.pad else int(self.lengths.max())
+        length = length or padded(int(self.lengths.max()), variant.sizes)
         return memory.of_training(self.config, args, variant.batch, length, variant.precision, variant.recompute).total
-
-
-def time_collation(bench: Bench, count: int = 300) -> dict[str, float]:
-    """Return the milliseconds to read and pad a batch of 16, as ``train.py`` does it and in other ways."""
-    collate = Collator(bench.pad_token_id, bench.token_types)
-    order = FixedOrderSampler(np.random.default_rng(0).integers(0, len(bench.columns), 16 * count))
-    ways = {
-        "arrays": (bench.windows, 0),
-        "Python lists": (bench.columns, 0),
-        "arrays, in another process": (bench.windows, 1),
-    }
-    found = {}
-    for name, (rows, workers) in ways.items():
-        batches = iter(DataLoader(rows, 16, sampler=order, collate_fn=collate, num_workers=workers))
-        next(batches)
-        started = time.perf_counter()
-        for _ in batches:
-            pass
-        found[name] = 1000 * (time.perf_counter() - started) / (count - 1)
-    return found

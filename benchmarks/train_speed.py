@@ -8,11 +8,11 @@ spread evenly over those of an epoch. Five to eight minutes on a GPU, one on a C
     python benchmarks/train_speed.py --model_dir albert-base-v2 --validation_file dev-v1.1.json --output_dir speed
 """
 
+import contextlib
 import dataclasses
 import functools
 import gc
 import platform
-import statistics
 import sys
 import time
 from dataclasses import dataclass
@@ -20,17 +20,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 from transformers import PretrainedConfig
 from transformers.utils import is_torch_tf32_available
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.estimates import kept_bytes
-from benchmarks.steps import Bench, Variant, time_collation
+from benchmarks.results import as_table, compilation_times, summarize
+from benchmarks.steps import Bench, Variant
 from qa.data.splits import load_splits
 from qa.data.window_cache import load_windows
 from qa.io.files import make_folder, write_json
 from qa.model import memory
+from qa.model.batching import Collator, round_up
 from qa.model.cpu_precision import choose_cpu_precision
 from qa.model.device import bf16_supported
 from qa.model.device_errors import is_out_of_memory
@@ -45,10 +48,11 @@ from qa.runtime.errors import UserError, one_line
 from qa.runtime.process import run_command
 from qa.training.compilation import GRAPHS
 from qa.training.planner import choose_batch, plan_epoch, usable_share
-from qa.training.sampling import choose_batch_lengths
+from qa.training.sampling import MULTIPLE, FixedOrderSampler, choose_batch_lengths
 
 FULL_SQUAD = 88_500  # training windows of SQuAD 1.1 at 384/128
 ALL, IN_TRAINER, AS_GRAPHS = "all together", "all, in Trainer", "all, as CUDA graphs"
+COMPILED, DYNAMIC = "all, compiled", "all, compiled, dynamic"
 
 
 @dataclass
@@ -125,17 +129,34 @@ def variants(bench: Bench, options: Options) -> list[Variant]:
     if not recompute:
         rows.append(whole("all, recomputed", best, size, parts, recompute=True))
     if options.compiled:
-        for name, mode in (("all, compiled", None), (AS_GRAPHS, "reduce-overhead"))[: 1 + on_gpu]:
-            args = dataclasses.replace(
-                best,
-                torch_compile=True,
-                torch_compile_mode=mode,
-                per_device_train_batch_size=size,
-                gradient_accumulation_steps=parts,
-            )
-            batch_lengths = choose_batch_lengths(bench.lengths, args, None)
-            rows.append(whole(name, args, size, parts, recompute=recompute, batch_lengths=batch_lengths))
+        rows += compiled_variants(bench, best, functools.partial(whole, recompute=recompute), size, parts, on_gpu)
     return rows
+
+
+def compiled_variants(bench: Bench, args: TrainingOptions, whole, batch: int, parts: int, on_gpu: bool) -> list:
+    """Return the variants with a graph for each of a few lengths, with one for all, and with CUDA graphs on a GPU.
+
+    The one graph runs lengths that are multiples of ``MULTIPLE``, for which the strides of the mask are of one form.
+    """
+    own = {"torch_compile": True, "per_device_train_batch_size": batch, "gradient_accumulation_steps": parts}
+    args = dataclasses.replace(args, **own)
+    few = choose_batch_lengths(bench.lengths, args, None)
+    multiples = tuple(range(MULTIPLE, round_up(int(bench.lengths.max()), MULTIPLE) + 1, MULTIPLE))
+    rows = [
+        whole(COMPILED, args, batch, parts, batch_lengths=few),
+        whole(DYNAMIC, args, batch, parts, batch_lengths=multiples, dynamic=True),
+    ]
+    if on_gpu:
+        args = dataclasses.replace(args, torch_compile_mode="reduce-overhead")
+        rows.append(whole(AS_GRAPHS, args, batch, parts, batch_lengths=few))
+    return rows
+
+
+def new_cache() -> contextlib.AbstractContextManager:
+    """Compile into an empty folder, so that compilation is timed in full, and reuse it in later rounds."""
+    from torch._inductor.utils import fresh_cache  # takes a second
+
+    return fresh_cache()
 
 
 def measure(bench: Bench, rows: list[Variant], options: Options) -> None:
@@ -173,57 +194,6 @@ def attempt(bench: Bench, variant: Variant, number: int) -> None:
         torch.cuda.empty_cache()
 
 
-def summarize(bench: Bench, rows: list[Variant]) -> list[dict]:
-    """Return median, lowest and highest over the rounds; speed-ups are ratios within a round."""
-    base = rows[0].seconds_per_window
-    results = []
-    for variant in rows:
-        row = {"name": variant.name, "failed": variant.failed, "planned_gib": bench.planned(variant) / GIB}
-        row |= {"batch": f"{variant.batch} x {variant.accumulation}", "recomputed": variant.recompute}
-        row |= {"padding": bench.padding(variant)}
-        if variant.args.torch_compile:
-            row |= {"lengths": variant.batch_lengths, "compile_seconds": variant.warm_up}
-        if times := variant.seconds_per_window:
-            row |= {"examples_per_second": 1 / statistics.median(times)}
-            row |= {"slowest": 1 / max(times), "fastest": 1 / min(times), "rounds": len(times)}
-            row |= {"tokens_per_second": row["examples_per_second"] * float(bench.lengths.mean())}
-            row |= {"share_of_matmul": statistics.median(variant.share)}
-            if ratios := [theirs / ours for theirs, ours in zip(base, times, strict=False)]:
-                row |= {"speedup": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
-        if variant.peak:
-            row |= {"peak_gib": variant.peak / GIB, "reserved_gib": variant.reserved / GIB}
-            row |= {"planner_error": row["planned_gib"] / row["peak_gib"] - 1}
-        results.append(row)
-    return results
-
-
-def as_table(results: list[dict]) -> str:
-    """Return the results as a Markdown table."""
-    names = (
-        "variant",
-        "batch",
-        "padding",
-        "examples/s (lowest to highest)",
-        "real tokens/s",
-        "speed-up",
-        "share of matmul",
-    )
-    lines = [f"| {' | '.join(names)} | planned memory | measured |", "|---" * 9 + "|"]
-    for row in results:
-        if "examples_per_second" not in row:
-            lines.append(
-                f"| {row['name']} | {row['batch']} | {row['failed']} | | | | | {row['planned_gib']:.2f} GiB | |"
-            )
-            continue
-        speed = f"{row['examples_per_second']:.2f} ({row['slowest']:.2f} to {row['fastest']:.2f})"
-        times = f"{row['speedup']:.2f} ({row['least']:.2f} to {row['most']:.2f})" if "speedup" in row else ""
-        measured = f"{row['peak_gib']:.2f} GiB" if "peak_gib" in row else ""
-        cells = [row["name"], row["batch"], f"{row['padding']:.1%}", speed, f"{row['tokens_per_second']:.0f}", times]
-        cells.append(f"{row['share_of_matmul']:.0%}")
-        lines.append(f"| {' | '.join(cells)} | {row['planned_gib']:.2f} GiB | {measured} |")
-    return "\n".join(lines)
-
-
 def paddings(lengths: np.ndarray) -> dict[str, float]:
     """Return padded tokens over real ones, minus one, for an epoch in batches of 8."""
     args = TrainingOptions(output_dir="", per_device_train_batch_size=8)
@@ -247,6 +217,26 @@ def activations(config: PretrainedConfig) -> dict[str, float]:
     return found
 
 
+def time_collation(bench: Bench, count: int = 300) -> dict[str, float]:
+    """Return the milliseconds to read and pad a batch of 16, as ``train.py`` does it and in other ways."""
+    collate = Collator(bench.pad_token_id, bench.token_types)
+    order = FixedOrderSampler(np.random.default_rng(0).integers(0, len(bench.columns), 16 * count))
+    ways = {
+        "arrays": (bench.windows, 0),
+        "Python lists": (bench.columns, 0),
+        "arrays, in another process": (bench.windows, 1),
+    }
+    found = {}
+    for name, (rows, workers) in ways.items():
+        batches = iter(DataLoader(rows, 16, sampler=order, collate_fn=collate, num_workers=workers))
+        next(batches)
+        started = time.perf_counter()
+        for _ in batches:
+            pass
+        found[name] = 1000 * (time.perf_counter() - started) / (count - 1)
+    return found
+
+
 def main() -> None:
     (options,) = parse_arguments((Options,), description=__doc__)
     for name in ("model_dir", "validation_file", "output_dir"):
@@ -265,7 +255,8 @@ def main() -> None:
     windows = load_windows(split.examples, tokenizer, data_args, None, "validation")
     bench = Bench(config, split, windows, tokenizer, options.steps, device)
     rows = variants(bench, options)
-    measure(bench, rows, options)
+    with new_cache() if options.compiled else contextlib.nullcontext():
+        measure(bench, rows, options)
     results = summarize(bench, rows)
     together, in_trainer = (next(row for row in results if row["name"] == name) for name in (ALL, IN_TRAINER))
     found = {
@@ -287,6 +278,7 @@ def main() -> None:
     print(f"\n{found['device']}, batch {found['batch']}, {len(windows):,} windows\n\n{as_table(results)}\n")
     for name in ("padding_at_batch_8", "activations_gib_at_8_x_384_fp32", "collating_ms"):
         print(f"{name}: " + "; ".join(f"{key} {value:.3f}" for key, value in found[name].items()))
+    print(*compilation_times(results), sep="\n", end="\n" if options.compiled else "")
     if "seconds_for_three_epochs_of_squad" in found:
         print(f"three epochs of SQuAD in the Trainer, steps only: {found['seconds_for_three_epochs_of_squad']:.0f} s")
     print(f"speedup: {found['speedup'] or float('nan'):.2f}; written to {output / 'results.json'}")

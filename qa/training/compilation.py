@@ -31,10 +31,11 @@ def check_cuda_graphs(args: TrainingOptions) -> None:
         raise UserError(f"torch_compile_mode {args.torch_compile_mode} needs gradient_accumulation_steps: 1")
 
 
-def compile_blocks(model: nn.Module, args: TrainingOptions) -> None:
+def compile_blocks(model: nn.Module, args: TrainingOptions, dynamic: bool = False) -> None:
     """Compile each layer instead of the model: they share one graph, so compiling takes a fraction of the time.
 
-    There is one graph for each length of a batch, since one for all lengths is slower.
+    Args:
+        dynamic: compile one graph for all lengths of a batch, not one for each.
 
     Raises:
         UserError: as ``check_cuda_graphs``.
@@ -44,7 +45,7 @@ def compile_blocks(model: nn.Module, args: TrainingOptions) -> None:
         warn("note: torch_compile is not used: it would compile this model for every length")
         return
     for block in [*repeated_blocks(model)] or [model]:
-        block.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode, dynamic=False)
+        block.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode, dynamic=dynamic)
 
 
 def uncompiled(args: TrainingOptions) -> contextlib.AbstractContextManager:

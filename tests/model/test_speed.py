@@ -178,7 +178,7 @@ def test_an_aligned_mask_does_not_change_a_bit():
     assert ours.start_logits.equal(theirs.start_logits) and ours.end_logits.equal(theirs.end_logits)
 
 
-def compiled_for(model: nn.Module, recompute: bool, widths: list[int]) -> int:
+def compiled_for(model: nn.Module, recompute: bool, widths: list[int], dynamic: bool = False) -> int:
     """Return the number of graphs for batches of these lengths, run twice each, and compare with uncompiled steps."""
     prepare_model(model, options())
     if recompute:
@@ -186,7 +186,7 @@ def compiled_for(model: nn.Module, recompute: bool, widths: list[int]) -> int:
     plain = [step(model, width) for width in widths]
     torch._dynamo.reset()
     counters.clear()
-    compile_blocks(model, options(torch_compile=True, torch_compile_backend="aot_eager"))
+    compile_blocks(model, options(torch_compile=True, torch_compile_backend="aot_eager"), dynamic)
     for _ in range(2):
         for width, expected in zip(widths, plain, strict=True):
             assert_same_step(step(model, width), expected)
@@ -204,6 +204,10 @@ def test_layers_are_compiled_once_for_each_length(recompute):
     assert len(list(repeated_blocks(bert))) == 3 and compiled_for(bert, recompute, [40, 48]) == 2, (
         "one graph serves all layers"
     )
+
+
+def test_few_graphs_serve_all_lengths_if_compiled_dynamically():
+    assert compiled_for(albert(), False, [40 + 8 * i for i in range(6)], dynamic=True) <= 2
 
 
 def test_compiled_run_matches_uncompiled_run(tiny_data, tiny_model, tmp_path):
