@@ -10,6 +10,7 @@ from helpers.commands import read, run, train_tiny
 from helpers.windows import collate
 from torch import nn
 from torch._dynamo.utils import counters
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AlbertConfig, AlbertForQuestionAnswering, BertConfig, BertForQuestionAnswering
 from transformers.activations import ACT2FN
@@ -165,6 +166,19 @@ def test_layers_use_the_mask_as_it_is(build, dtype):
     record = attention_of(model, [9, 17, 33], "cpu", dtype)
     assert_mask_is_used_as_it_is(record, 3, dtype or torch.float32)
     assert set(record.calls) == {"_scaled_dot_product_flash_attention_for_cpu"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [None, torch.float16, torch.bfloat16])
+def test_memory_efficient_attention_of_a_gpu_takes_the_mask_as_it_is(dtype):
+    """The unfused kernel is not allowed, and flash attention takes no mask."""
+    model = albert()
+    prepare_model(model, options())
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.FLASH_ATTENTION]):
+        record = attention_of(model.to("cuda"), [9, 17, 33], "cuda", dtype)
+    assert_mask_is_used_as_it_is(record, 3, dtype or torch.float32)
+    assert set(record.calls) == {"_scaled_dot_product_efficient_attention"}
 
 
 def test_an_aligned_mask_does_not_change_a_bit():

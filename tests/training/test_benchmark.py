@@ -133,3 +133,13 @@ def test_one_graph_for_all_lengths_is_measured_against_one_for_each(bench, monke
         rest = (100 - variant.warmed) / row["examples_per_second"]
         assert row["first_100_steps_seconds"] == pytest.approx(row["compile_seconds"] + rest)
     assert len(train_speed.compilation_times(found)) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("trainer", [False, True])
+def test_steps_on_a_gpu_have_a_time_and_a_peak(bench, trainer):
+    bench.device = torch.device("cuda")
+    variant = Variant("all", grouped(), batch=2, accumulation=2, pad=False, precision="bf16", trainer=trainer)
+    bench.run(variant, 0)
+    assert 0 < variant.seconds_per_window[0] < 1 and 0 < variant.peak <= variant.reserved

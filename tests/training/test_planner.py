@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -328,3 +330,42 @@ def test_a_run_of_1c928e6_with_another_precision_or_step_is_not_resumed(
         as_1c928e6(run / "checkpoint-6", CHOSEN | change)
         with pytest.raises(UserError, match=f"other settings: {message}"):
             train_tiny(tiny_data, tiny_model, run, *MORE, "--gpu_memory_gb", 6)
+
+
+ON_A_GPU = """
+import torch
+from transformers import AlbertConfig
+from qa.model.memory import build_model, masked_loss, of_training
+from qa.options.training_arguments import TrainingOptions
+from qa.runtime.process import configure_process
+
+configure_process()
+config = AlbertConfig(vocab_size=3000, embedding_size=128, hidden_size=768, intermediate_size=3072,
+    num_attention_heads=12, num_hidden_layers=6, hidden_act="gelu_new",
+    hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+args = TrainingOptions(output_dir="", report_to="none")
+model = build_model(config, args, False).to("cuda")
+optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+ids = torch.ones(16, 384, dtype=torch.int64, device="cuda")
+batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+labels = torch.zeros(16, dtype=torch.int64, device="cuda")
+for _ in range(3):
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        outputs = model(**batch)
+        loss = masked_loss(outputs, batch["attention_mask"], labels, labels)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+print(of_training(config, args, 16, 384, "bf16", False).total, torch.cuda.max_memory_reserved())
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_estimate_is_near_what_a_gpu_reserves():
+    command = [sys.executable, "-c", ON_A_GPU]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    planned, reserved = map(int, done.stdout.splitlines()[-1].split())
+    assert planned == pytest.approx(reserved, rel=0.15), f"{planned / GIB:.2f} planned, {reserved / GIB:.2f} reserved"
