@@ -1,7 +1,9 @@
 """Runs of the commands on a GPU: resumed, in fp16, compiled; evaluated and asked as on a CPU."""
 
 import math
+import os
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -35,25 +37,6 @@ def trained(tmp_path_factory, tiny_data, tiny_model):
 
 def losses(folder) -> list[float]:
     return [row["loss"] for row in read(folder / "trainer_state.json")["log_history"] if "loss" in row]
-
-
-def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(trained, tiny_data, tiny_model, tmp_path, monkeypatch):
-    def interrupted(trainer):
-        raise UserError("interrupted")
-
-    output = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(QATrainer, "save_finished", interrupted)
-        with pytest.raises(UserError, match="interrupted"):
-            train_tiny(tiny_data, tiny_model, output, *SAVED)
-    shutil.rmtree(output / "checkpoint-6")
-    train_tiny(tiny_data, tiny_model, output, *SAVED)
-    assert read(output / "train_results.json")["resumed_from"] == 3
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (output, trained))
-    assert ours.keys() == theirs.keys() and all(weight.equal(theirs[name]) for name, weight in ours.items())
-    states = (torch.load(folder / "checkpoint-6/optimizer.pt", weights_only=True) for folder in (output, trained))
-    for one, other in zip(*(state["state"].values() for state in states), strict=True):
-        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_run_in_fp16_is_finite_and_saves_its_loss_scale(tiny_data, tiny_model, tmp_path):
@@ -104,3 +87,33 @@ def test_cuda_graphs_are_refused_where_gradients_are_accumulated(tiny_data, tiny
     graphs = ("--torch_compile_mode", "reduce-overhead", "--gradient_accumulation_steps", 2)
     with pytest.raises(UserError, match="reduce-overhead needs gradient_accumulation_steps: 1"):
         train_tiny(tiny_data, tiny_model, tmp_path / "run", *UNSAVED, *graphs)
+
+
+@pytest.fixture
+def deterministic():
+    """The option ``full_determinism``, whose effect on this process ends with the test."""
+    with mock.patch.dict(os.environ):
+        yield ("--full_determinism", "true")
+    torch.use_deterministic_algorithms(False)
+
+
+def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
+    deterministic, tiny_data, tiny_model, tmp_path, monkeypatch
+):
+    def interrupted(trainer):
+        raise UserError("interrupted")
+
+    whole, output = tmp_path / "whole", tmp_path / "run"
+    train_tiny(tiny_data, tiny_model, whole, *SAVED, *deterministic)
+    with monkeypatch.context() as patch:
+        patch.setattr(QATrainer, "save_finished", interrupted)
+        with pytest.raises(UserError, match="interrupted"):
+            train_tiny(tiny_data, tiny_model, output, *SAVED, *deterministic)
+    shutil.rmtree(output / "checkpoint-6")
+    train_tiny(tiny_data, tiny_model, output, *SAVED, *deterministic)
+    assert read(output / "train_results.json")["resumed_from"] == 3
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (output, whole))
+    assert ours.keys() == theirs.keys() and all(weight.equal(theirs[name]) for name, weight in ours.items())
+    states = (torch.load(folder / "checkpoint-6/optimizer.pt", weights_only=True) for folder in (output, whole))
+    for one, other in zip(*(state["state"].values() for state in states), strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
