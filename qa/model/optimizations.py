@@ -11,7 +11,6 @@ from transformers.masking_utils import AttentionMaskInterface, bidirectional_mas
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.albert.modeling_albert import AlbertLayerGroup
 
-from qa.model.batching import round_up
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError, one_line
 
@@ -100,7 +99,8 @@ def padding_mask(attention_mask=None, mask_function=None, dtype=torch.float32, *
     device, (batch, length) = attention_mask.device, attention_mask.shape
     if torch.is_autocast_enabled(device.type):
         dtype = torch.get_autocast_dtype(device.type)
-    mask = torch.zeros(batch, 1, 1, round_up(length, MASK_STRIDE), dtype=dtype, device=device)[..., :length]
+    padding = -length % MASK_STRIDE
+    mask = torch.zeros(batch, 1, 1, length + padding, dtype=dtype, device=device)[..., :length]
     return mask.masked_fill_(~attention_mask[:, None, None, :], torch.finfo(dtype).min)
 
 

@@ -136,6 +136,11 @@ def bert() -> BertForQuestionAnswering:
     return BertForQuestionAnswering(BertConfig(**SIZES, hidden_dropout_prob=0, attention_probs_dropout_prob=0)).train()
 
 
+def prepared(model: nn.Module) -> nn.Module:
+    prepare_model(model, options())
+    return model
+
+
 def attention_of(model: nn.Module, lengths: list[int], device: str, dtype: torch.dtype | None) -> Attention:
     """Return the record of a step with windows of ``lengths`` tokens, under autocast if ``dtype`` is given."""
     batch = {name: tensor.to(device) for name, tensor in collate(lengths).items()}
@@ -161,9 +166,7 @@ def assert_mask_is_used_as_it_is(record: Attention, layers: int, dtype: torch.dt
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_layers_use_the_mask_as_it_is(build, dtype):
     """On a CPU the kernel is the flash kernel; windows of 33 tokens are not a multiple of 8."""
-    model = build()
-    prepare_model(model, options())
-    record = attention_of(model, [9, 17, 33], "cpu", dtype)
+    record = attention_of(prepared(build()), [9, 17, 33], "cpu", dtype)
     assert_mask_is_used_as_it_is(record, 3, dtype or torch.float32)
     assert set(record.calls) == {"_scaled_dot_product_flash_attention_for_cpu"}
 
@@ -173,8 +176,7 @@ def test_layers_use_the_mask_as_it_is(build, dtype):
 @pytest.mark.parametrize("dtype", [None, torch.float16, torch.bfloat16])
 def test_memory_efficient_attention_of_a_gpu_takes_the_mask_as_it_is(dtype):
     """The unfused kernel is not allowed, and flash attention takes no mask."""
-    model = albert()
-    prepare_model(model, options())
+    model = prepared(albert())
     with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.FLASH_ATTENTION]):
         record = attention_of(model.to("cuda"), [9, 17, 33], "cuda", dtype)
     assert_mask_is_used_as_it_is(record, 3, dtype or torch.float32)
@@ -182,8 +184,7 @@ def test_memory_efficient_attention_of_a_gpu_takes_the_mask_as_it_is(dtype):
 
 
 def test_an_aligned_mask_does_not_change_a_bit():
-    model = albert().eval()
-    prepare_model(model, options())
+    model = prepared(albert()).eval()
     batch = collate([9, 17, 33])
     batch = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
     ours = model(**batch)
