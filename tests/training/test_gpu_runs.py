@@ -48,8 +48,8 @@ def test_a_run_in_fp16_is_finite_and_saves_its_loss_scale(tiny_data, tiny_model,
 
 def test_logits_of_a_gpu_are_those_of_a_cpu(trained, tmp_path):
     found = []
-    for name, more in (("gpu", ("--precision", "fp32", "--tf32", "false")), ("cpu", ("--use_cpu", "true"))):
-        files = ("--output_dir", tmp_path / name, "--save_logits", tmp_path / f"{name}.npz")
+    for name, more in (("gpu", ("--tf32", "false")), ("cpu", ("--use_cpu", "true"))):
+        files = ("--output_dir", tmp_path / name, "--save_logits", tmp_path / f"{name}.npz", "--precision", "fp32")
         run(evaluate_qa, "--model_name_or_path", trained, *files, *more)
         found.append(np.load(tmp_path / f"{name}.npz"))
     for kind in ("start", "end"):
