@@ -47,6 +47,7 @@ from qa.options.parser import read_options
 from qa.options.saved import saved_settings
 from qa.runtime.console import table
 from qa.runtime.errors import UserError
+from qa.runtime.gpus import warn_of_unused_gpu
 from qa.runtime.process import configure_process, run_command
 
 __all__ = ["QuestionAnswerer", "pipeline"]
@@ -60,6 +61,8 @@ def main() -> None:
     check_ask_options(model_args, ask)  # errors of the command line before those of saved settings
     model_args, data_args, ask = given.over(saved_settings(model_args)).build()
     check_weight_files(model_args)
+    if ask.device is None:
+        warn_of_unused_gpu("--device cpu")
     warn_of_unused_threshold(given.value("null_score_diff_threshold"), ask, data_args)
     context = read_text(ask.context_file) if ask.context_file else ask.context
     rows = list(read_questions(ask.input, context)) if ask.input else []

@@ -41,7 +41,7 @@ from qa.options.training_arguments import TrainingOptions
 from qa.runtime.distributed import on_main_process
 from qa.runtime.process import allow_tf32, configure_process, run_command
 from qa.training.planner import plan_run
-from qa.training.preflight import check_intervals, check_model_options, check_options
+from qa.training.preflight import check_gpu_is_used, check_intervals, check_model_options, check_options
 from qa.training.prepare import prepare_splits
 from qa.training.resolved import ResolvedRun
 from qa.training.resume import kept_precision
@@ -80,6 +80,7 @@ def main() -> None:
     resolved = plan_run(config, args, data["train"].windows["length"][:], resolved)
     if args.plan:
         return
+    on_main_process(lambda: check_gpu_is_used(args, resolved.count_windows(args, len(data["train"].windows))))
     with locked_output_folder(args):
         run_training(model_args, data_args, args, resolved, tokenizer, config, data)
     if args.push_to_hub and args.process_index == 0:

@@ -156,7 +156,7 @@ FIELDS = (
     Option("use_liger_kernel", "compilation"),
     Option("liger_kernel_config", "compilation"),
     Option("use_cache", "compilation"),
-    Option("use_cpu", "compilation"),
+    Option("use_cpu", "compilation", changes_result="never"),  # the precision, which is compared, may
     # Evaluation and checkpoints
     Option("eval_strategy", "evaluation and checkpoints", "no, steps or epoch.", "no", common=True, published="if_set"),
     Option("eval_steps", "evaluation and checkpoints"),

@@ -26,10 +26,12 @@ from qa.options.parser import GivenOptions
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import warn
 from qa.runtime.errors import UserError, one_line
+from qa.runtime.gpus import explain_unused_gpu
 from qa.training.compilation import check_cuda_graphs
 from qa.training.resume import check_output_folder
 
 DEFAULT_STRATEGIES = {"eval": "no", "save": "steps", "logging": "steps"}  # of ``TrainingArguments``
+SHORT_RUN = 1000  # windows in all epochs: minutes on a CPU
 TRACKER_PACKAGES = {"azure_ml": "azureml-sdk", "flyte": "flytekit"}  # others have the tracker's name
 
 
@@ -164,3 +166,19 @@ def check_compiler(args: TrainingOptions) -> None:
     except RuntimeError:
         rule = "needs a C++ compiler: install one (apt install g++), or set torch_compile false"
         raise UserError(f"torch_compile {rule}") from None
+
+
+def check_gpu_is_used(args: TrainingOptions, windows: float) -> None:
+    """Check that no GPU of this machine is unused because torch cannot use it.
+
+    Args:
+        windows: trained on in all epochs. A short run only prints a note.
+
+    Raises:
+        UserError: a long run would compute on the CPU without ``use_cpu``.
+    """
+    if args.use_cpu or args.device.type != "cpu" or not (reason := explain_unused_gpu()):
+        return
+    if windows > SHORT_RUN:
+        raise UserError(f"{reason}. To train on the CPU all the same: --use_cpu true")
+    warn(f"note: {reason}")

@@ -91,6 +91,10 @@ class ResolvedRun:
         """Return the options of this run in one process on this device."""
         return fit_to_device(self.batches.over(args), self.precision)
 
+    def count_windows(self, args: TrainingOptions, windows: int) -> float:
+        """Return how many windows are trained on in all epochs, of ``windows`` in the training split."""
+        return args.max_steps * self.batches.step_size if args.max_steps > 0 else args.num_train_epochs * windows
+
     def record(self, processes: int) -> dict:
         """Return what is saved with checkpoints and results: precision and batches, by option name."""
         return {"precision": self.precision} | dataclasses.asdict(self.batches.as_alone(processes))
