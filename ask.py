@@ -47,6 +47,7 @@ from qa.options.parser import read_options
 from qa.options.saved import saved_settings
 from qa.runtime.console import table
 from qa.runtime.errors import UserError
+from qa.runtime.gpu_settings import cap_gpu_memory
 from qa.runtime.gpus import warn_of_unused_gpu
 from qa.runtime.process import configure_process, run_command
 
@@ -78,6 +79,7 @@ def main() -> None:
         align_to_words=ask.align_to_words,
         batch_size=ask.per_device_eval_batch_size,
     )
+    cap_gpu_memory(answerer.device)
     if ask.input and ask.output in (None, STDIO):
         print_json_lines(answerer, rows)
     elif ask.input:

@@ -49,6 +49,7 @@ from qa.options.saved import read_settings, saved_settings
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import table, warn
 from qa.runtime.errors import UserError
+from qa.runtime.gpu_settings import cap_gpu_memory, use_expandable_segments
 from qa.runtime.gpus import warn_of_unused_gpu
 from qa.runtime.process import allow_tf32, configure_process, run_command
 from qa.training.evaluate import check_model, evaluate_model, evaluate_predictions
@@ -64,6 +65,8 @@ def main() -> None:
     given = given.over(saved, output_dir=default_evaluation_folder(model_args))
     model_args, data_args, args, eval_args = given.build()
     allow_tf32(uses_tf32(args))
+    use_expandable_segments(args.device)
+    cap_gpu_memory(args.device)
     if not (args.use_cpu or eval_args.predictions or eval_args.logits):
         warn_of_unused_gpu("--use_cpu true")
     check_writable("output_dir", args.output_dir)

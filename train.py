@@ -39,8 +39,9 @@ from qa.options.parser import read_options
 from qa.options.stages import check_stages, split_test_options
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.distributed import on_main_process
+from qa.runtime.gpu_settings import cap_gpu_memory, use_expandable_segments
 from qa.runtime.process import allow_tf32, configure_process, run_command
-from qa.training.planner import plan_run
+from qa.training.planner import named_size, plan_run
 from qa.training.preflight import check_gpu_is_used, check_intervals, check_model_options, check_options
 from qa.training.prepare import prepare_splits
 from qa.training.resolved import ResolvedRun
@@ -60,6 +61,7 @@ def main() -> None:
         check_options(model_args, data_args, args)
     precision = on_main_process(lambda: device_precision(args, kept_precision(args)))
     allow_tf32(uses_tf32(args))
+    use_expandable_segments(args.device)
     with args.main_process_first():
         if data_args.demo_dir and args.local_process_index == 0:
             write_demo(data_args.demo_dir)
@@ -80,6 +82,7 @@ def main() -> None:
     resolved = plan_run(config, args, data["train"].windows["length"][:], resolved)
     if args.plan:
         return
+    cap_gpu_memory(args.device, named_size(args))
     on_main_process(lambda: check_gpu_is_used(args, resolved.count_windows(args, len(data["train"].windows))))
     with locked_output_folder(args):
         run_training(model_args, data_args, args, resolved, tokenizer, config, data)

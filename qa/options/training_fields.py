@@ -28,7 +28,7 @@ class OurTrainingOptions:
     )
     gpu_memory_gb: str | None = option(
         None,
-        "Choose a batch size that fits: auto, or GB. auto: this GPU's size; the effective batch size is unchanged.",
+        "Choose a batch size that fits: auto (what is free on this GPU) or GB. The effective batch size is unchanged.",
         "batches and memory",
         common=True,
         changes_result="never",

@@ -1,6 +1,9 @@
 """What GPUs this machine has, what is free on them, and why torch cannot use one. Tools of their drivers are asked."""
 
+from __future__ import annotations
+
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -8,11 +11,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qa.runtime.console import warn
 from qa.runtime.errors import one_line
 
-GIB = 2**30
+if TYPE_CHECKING:
+    import torch
+
 TIMEOUT = 10  # seconds for a driver's tool; a GPU that hangs is not to stop a run on the CPU
 HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 NOTHING = ("", "-1", "none", "void", "NoDevFiles")  # values of these variables that hide all GPUs
@@ -216,3 +222,32 @@ def explain_amd() -> str | None:
     else:
         cause = explain_access([driver]) or explain_torch()
     return f"an AMD GPU is not used: {cause}"
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """The bytes of a GPU that this process may take, which include what it has, and all that the GPU has."""
+
+    free: int
+    total: int
+
+
+def device_memory(device: torch.device) -> DeviceMemory | None:
+    """Return the memory of a GPU; None if it is not known, and on a CPU.
+
+    Apple's GPUs share the memory of the processor: theirs is what the system recommends to take at most.
+    """
+    import torch
+
+    if device.type == "mps":
+        size = torch.mps.recommended_max_memory()
+        return DeviceMemory(size, size)
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return DeviceMemory(free + torch.cuda.memory_reserved(device), total)
+
+
+def spills_to_system_memory() -> bool:
+    """Return whether drivers use system memory when that of the GPU is full: on Windows and in WSL."""
+    return sys.platform == "win32" or "microsoft" in platform.release().lower()

@@ -1,4 +1,4 @@
-"""Start and end of a command; the only module that changes process-wide settings.
+"""Start and end of a command; with ``gpu_settings`` the only module that changes process-wide settings.
 
 ``import qa`` changes none: a program that uses the package keeps its own logging, warnings and torch settings.
 """

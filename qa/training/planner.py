@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from transformers import PretrainedConfig
 
 from qa.io import run_folder
@@ -22,24 +23,39 @@ from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import warn, wrap
 from qa.runtime.distributed import on_main_process
 from qa.runtime.errors import UserError, one_line
+from qa.runtime.gpus import DeviceMemory, device_memory
 from qa.training import checkpoints
 from qa.training.plan import Plan, gib
 from qa.training.resolved import Batches, ResolvedRun
 from qa.training.sampling import choose_batch_lengths, epoch_batches
 
+FRAGMENTATION = 0.1  # of the free memory, which the allocator loses to gaps between tensors
 MIN_MICRO_BATCH = 4  # below it activations are recomputed: a third more arithmetic, but larger batches are faster
 MAX_EVAL_BATCH = 128  # windows; raised no further, as larger batches pad more
 PLANNED = [row.name for row in TABLE.values() if row.planned]
 
 
-def usable_memory(args: TrainingOptions) -> float | None:
-    """Return the bytes that tensors may take under ``gpu_memory_gb``; None if there is no limit."""
-    requested = args.gpu_memory_gb
-    if requested is None or (requested == "auto" and args.device.type != "cuda"):
-        return None
-    if requested == "auto":
-        return usable_share(torch.cuda.get_device_properties(args.device).total_memory / GIB)
-    return usable_share(float(requested))
+def usable_memory(args: TrainingOptions, found: DeviceMemory | None) -> float | None:
+    """Return the bytes that tensors may take under ``gpu_memory_gb``; None if there is no limit.
+
+    Args:
+        found: memory of the GPU; ``auto`` plans from what is free on NVIDIA's and AMD's.
+    """
+    if args.gpu_memory_gb == "auto":
+        return (1 - FRAGMENTATION) * found.free if found and args.device.type == "cuda" else None
+    size = named_size(args)
+    return usable_share(size / GIB) if size else None
+
+
+def named_size(args: TrainingOptions) -> float | None:
+    """Return the bytes of the GPU that ``gpu_memory_gb`` names; None if it is ``auto`` or not set."""
+    return None if args.gpu_memory_gb in (None, "auto") else float(args.gpu_memory_gb) * GIB
+
+
+def least_memory(device: torch.device) -> DeviceMemory | None:
+    """Return the memory of the GPU with the least that is free, of all processes, which call this together."""
+    own = device_memory(device)
+    return min(gather_object([own]), key=lambda found: found.free) if own else None
 
 
 def usable_share(size: float) -> float:
@@ -102,17 +118,23 @@ def saved_choice(args: TrainingOptions) -> Batches | None:
 
 
 def make_plan(
-    config: PretrainedConfig, args: TrainingOptions, lengths: np.ndarray, precision: str, pad_to: int | None = None
+    config: PretrainedConfig,
+    args: TrainingOptions,
+    lengths: np.ndarray,
+    precision: str,
+    pad_to: int | None = None,
+    found: DeviceMemory | None = None,
 ) -> tuple[Batches, Plan]:
     """Return batches that fit the memory, with as many windows in a step as asked for, and the plan of the run.
 
     Args:
         lengths: (W,) tokens of the training windows. pad_to: length that all are padded to, if any.
+        found: memory of the GPU.
 
     Raises:
         UserError: no setting fits ``gpu_memory_gb``.
     """
-    length, usable, batches = pad_to or int(np.max(lengths)), usable_memory(args), Batches.from_args(args)
+    length, usable, batches = pad_to or int(np.max(lengths)), usable_memory(args, found), Batches.from_args(args)
     if args.gpu_memory_gb and (before := saved_choice(args)):
         batches, usable = before, None
     step = evaluation = None
@@ -221,20 +243,31 @@ def plan_run(
     config: PretrainedConfig, args: TrainingOptions, lengths: np.ndarray, resolved: ResolvedRun
 ) -> ResolvedRun:
     """Return the run with the batches that the plan chose; the main process makes and prints it for all."""
-    batches = on_main_process(lambda: print_plan(config, args, lengths, resolved))
+    found = None if args.plan and named_size(args) else least_memory(args.device)  # planned for another GPU
+    batches = on_main_process(lambda: print_plan(config, args, lengths, resolved, found))
     return dataclasses.replace(resolved, batches=batches)
 
 
-def print_plan(config: PretrainedConfig, args: TrainingOptions, lengths: np.ndarray, resolved: ResolvedRun) -> Batches:
+def print_plan(
+    config: PretrainedConfig,
+    args: TrainingOptions,
+    lengths: np.ndarray,
+    resolved: ResolvedRun,
+    found: DeviceMemory | None,
+) -> Batches:
     """Make the plan, print it (in full with ``--plan``, else in two lines), and return the batches it chose."""
-    for_a_gpu = args.device.type != "cuda" and (args.plan or args.gpu_memory_gb not in (None, "auto"))
+    if found and found.total - found.free > GIB:
+        held = f"other programs and the driver hold {gib(found.total - found.free)} of the GPU's {gib(found.total)}"
+        warn(f"note: {held}; {gib(found.free)} are free")
+    for_a_gpu = args.device.type != "cuda" and (args.plan or (args.device.type == "cpu" and named_size(args)))
     precision = wanted_precision(args, bf16_supported()) if for_a_gpu else resolved.precision
-    batches, plan = make_plan(config, args, lengths, precision, resolved.pad_to)
+    batches, plan = make_plan(config, args, lengths, precision, resolved.pad_to, found)
     print(plan.details() if args.plan else plan.summary())
     if args.plan and args.gpu_memory_gb == "auto" and args.device.type != "cuda":
-        print(wrap("gpu_memory_gb: auto leaves the batch size as it is on a CPU; give a number to plan for a GPU", 6))
-    if args.device.type == "cuda" and plan.usable is None and plan.step is not None:
-        size = torch.cuda.get_device_properties(args.device).total_memory
-        if plan.peak > 0.9 * size:
-            warn(f"warning: the GPU has {gib(size)}, so this may not fit; gpu_memory_gb: auto chooses one that does")
+        name = {"cpu": "a CPU", "mps": "MPS"}.get(args.device.type, args.device.type)
+        print(wrap(f"gpu_memory_gb: auto leaves the batch size as it is on {name}; give a number to plan for a GPU", 6))
+    if found and plan.step is not None and plan.peak > (1 - FRAGMENTATION) * found.free:
+        advice = "gpu_memory_gb: auto chooses one that does" if args.device.type == "cuda" else "lower the batch size"
+        advice = "end other programs that use it" if args.gpu_memory_gb else advice
+        warn(f"warning: {gib(found.free)} of the GPU are free, so this may not fit; {advice}")
     return batches

@@ -205,7 +205,7 @@ def test_a_model_that_cannot_be_measured_keeps_its_batch_size(monkeypatch, capsy
     args = options(per_device_train_batch_size=4)
     with pytest.raises(UserError, match="cannot be estimated: data is needed; leave out gpu_memory_gb"):
         make_plan(SMALL, dataclasses.replace(args, gpu_memory_gb="6"), LENGTHS, "bf16")
-    monkeypatch.setattr("qa.training.planner.usable_memory", lambda args: 5 * GIB)
+    monkeypatch.setattr("qa.training.planner.usable_memory", lambda args, found: 5 * GIB)
     automatic = dataclasses.replace(args, gpu_memory_gb="auto")
     same, plan = make_plan(SMALL, automatic, LENGTHS, "bf16")
     assert same == Batches.from_args(automatic) and plan.step is None and plan.batch == 4

@@ -1,0 +1,47 @@
+"""The process-wide settings of GPUs, which commands change."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from qa.runtime.gpus import device_memory, spills_to_system_memory
+
+if TYPE_CHECKING:
+    import torch
+
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # a user's own settings
+
+
+def use_expandable_segments(device: torch.device) -> None:
+    """Let the allocator's segments grow, so that batches of many lengths leave no gaps, where the GPU can.
+
+    They need CUDA's virtual memory management, which ROCm before 7.0, Windows and some virtual GPUs lack.
+    """
+    import torch
+
+    wanted = device.type == "cuda" and sys.platform == "linux" and torch.version.cuda and not spills_to_system_memory()
+    if not wanted or any(name in os.environ for name in ALLOCATOR):
+        return
+    torch._C._accelerator_setAllocatorSettings("expandable_segments:True")
+    try:
+        torch.zeros((), device=device)
+    except RuntimeError:
+        torch._C._accelerator_setAllocatorSettings("expandable_segments:False")
+
+
+def cap_gpu_memory(device: torch.device, limit: float | None = None) -> None:
+    """Make torch run out of memory when the GPU is full, where its driver would continue in system memory.
+
+    That is about ten times slower, and nobody is told. Elsewhere nothing is changed.
+
+    Args:
+        limit: bytes for tensors, at most what is free now; None for that.
+    """
+    import torch
+
+    memory = device_memory(device) if device.type == "cuda" and spills_to_system_memory() else None
+    if memory:
+        share = min(limit or memory.free, memory.free) / memory.total
+        torch.cuda.set_per_process_memory_fraction(share, None if device.index is None else device)
