@@ -47,7 +47,7 @@ from qa.options.parser import read_options
 from qa.options.saved import saved_settings
 from qa.runtime.console import table
 from qa.runtime.errors import UserError
-from qa.runtime.gpu_settings import cap_gpu_memory
+from qa.runtime.gpu_settings import cap_gpu_memory, use_freest_gpu
 from qa.runtime.gpus import warn_of_unused_gpu
 from qa.runtime.process import configure_process, run_command
 
@@ -63,6 +63,7 @@ def main() -> None:
     model_args, data_args, ask = given.over(saved_settings(model_args)).build()
     check_weight_files(model_args)
     if ask.device is None:
+        use_freest_gpu("--device cuda:0 takes another")
         warn_of_unused_gpu("--device cpu")
     warn_of_unused_threshold(given.value("null_score_diff_threshold"), ask, data_args)
     context = read_text(ask.context_file) if ask.context_file else ask.context

@@ -49,7 +49,7 @@ from qa.options.saved import read_settings, saved_settings
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import table, warn
 from qa.runtime.errors import UserError
-from qa.runtime.gpu_settings import cap_gpu_memory, use_expandable_segments
+from qa.runtime.gpu_settings import SHARE_WINDOWS, cap_gpu_memory, use_expandable_segments, use_freest_gpu
 from qa.runtime.gpus import warn_of_unused_gpu
 from qa.runtime.process import allow_tf32, configure_process, run_command
 from qa.training.evaluate import check_model, evaluate_model, evaluate_predictions
@@ -59,6 +59,8 @@ def main() -> None:
     configure_process()
     kinds = ModelArguments, DataArguments, TrainingOptions, EvaluationArguments
     given = read_options(kinds, description=__doc__)
+    if not any(given.value(name) for name in ("use_cpu", "predictions", "logits")):
+        use_freest_gpu(SHARE_WINDOWS)
     model_args, _, _, eval_args = given.build()
     check_evaluation_options(model_args, eval_args, given.value("output_dir"))  # before errors of saved settings
     saved = saved_settings(model_args)

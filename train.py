@@ -39,7 +39,7 @@ from qa.options.parser import read_options
 from qa.options.stages import check_stages, split_test_options
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.distributed import on_main_process
-from qa.runtime.gpu_settings import cap_gpu_memory, use_expandable_segments
+from qa.runtime.gpu_settings import SHARE_STEPS, cap_gpu_memory, use_expandable_segments, use_freest_gpu
 from qa.runtime.process import allow_tf32, configure_process, run_command
 from qa.training.planner import named_size, plan_run
 from qa.training.preflight import check_gpu_is_used, check_intervals, check_model_options, check_options
@@ -56,6 +56,8 @@ def main() -> None:
     given = read_options(kinds, argv, REPOSITORY / "config.yaml", __doc__)
     check_stages(given, test, argv)
     check_intervals(given)
+    if not given.value("use_cpu"):
+        use_freest_gpu(SHARE_STEPS)
     model_args, data_args, args = given.build()
     if not args.plan:
         check_options(model_args, data_args, args)

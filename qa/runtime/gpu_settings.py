@@ -6,12 +6,36 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from qa.runtime.gpus import device_memory, spills_to_system_memory
+from qa.runtime.console import warn
+from qa.runtime.gpus import device_memory, find_freest, spills_to_system_memory
 
 if TYPE_CHECKING:
     import torch
 
+SHARE_STEPS = "torchrun --nproc_per_node {0} train.py computes up to {0} times as fast, if the model is large"
+SHARE_WINDOWS = "torchrun --nproc_per_node {} evaluate_qa.py divides the windows among all"
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # a user's own settings
+
+
+def use_freest_gpu(advice: str) -> None:
+    """Let this process see only the GPU with the most free memory of several, and print its name.
+
+    It must be called before CUDA is initialized, as ``torch.cuda.is_available`` does, which reads the variable once.
+    Nothing is changed in processes of a launcher, each of which has its own GPU, and where nvidia-smi does not tell.
+
+    Args:
+        advice: what the other GPUs are good for; a {} in it is their number, with this one.
+    """
+    import torch
+
+    if "LOCAL_RANK" in os.environ or not torch.version.cuda or torch.cuda.is_initialized():
+        return
+    if torch.cuda.device_count() < 2 or not (found := find_freest()):
+        return
+    card, count = found
+    os.environ["CUDA_VISIBLE_DEVICES"] = card.uuid
+    free = f"{card.free / 2**30:.2f} GiB free"
+    warn(f"note: of {count} GPUs, number {card.index} is used ({card.name}, {free}, the most); {advice.format(count)}")
 
 
 def use_expandable_segments(device: torch.device) -> None:

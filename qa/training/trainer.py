@@ -82,7 +82,9 @@ class QATrainer(CheckpointSaving):
     ):
         args, model, tokenizer = kwargs["args"], kwargs["model"], kwargs["processing_class"]
         if args.n_gpu > 1:  # one process for several GPUs is slow, and would multiply the batch
-            warn(f"note: one of {args.n_gpu} GPUs is used; torchrun --nproc_per_node uses several")
+            name = torch.cuda.get_device_name(args.device)
+            chosen = f"the first of {args.n_gpu} GPUs is used ({name}); CUDA_VISIBLE_DEVICES takes another"
+            warn(f"note: {chosen}, torchrun --nproc_per_node {args.n_gpu} all of them")
             args._n_gpu = 1
         self.evaluator, self.settings, self.keep_logits = evaluator, settings, keep_logits
         self.tokenizer, self.resolved = tokenizer, resolved
