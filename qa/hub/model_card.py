@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import jinja2
-import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -20,6 +19,7 @@ from qa.options.saved import published_names
 from qa.options.table import TABLE, find_option
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
+from qa.runtime.gpus import used_gpus
 from qa.runtime.versions import library_versions
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "huggingface_hub")
@@ -43,7 +43,7 @@ def record_run(argv: list[str], settings: dict, seconds: float, memory: str, res
         argv: the command line. settings: as saved with the model. seconds: of training, evaluations included.
         memory: peak, in words. resumed: whether the run was interrupted before.
     """
-    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    gpus = [] if settings.get("use_cpu") else used_gpus()
     cores = f"{os.cpu_count()} CPU cores ({platform.machine()})"
     return {
         "finished": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),

@@ -68,7 +68,8 @@ class QuestionAnswerer:
     ):
         self.options = AskOptions().updated(options)
         if isinstance(device, int):
-            device = f"cuda:{device}" if device >= 0 else "cpu"
+            gpu = torch.accelerator.current_accelerator(check_available=True) or torch.device("cuda")
+            device = f"{gpu.type}:{device}" if device >= 0 else "cpu"
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             torch.zeros((), device=self.device).item()  # torch also has devices without data, such as meta

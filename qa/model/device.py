@@ -49,6 +49,10 @@ def device_precision(args: TrainingOptions, kept: str | None = None) -> str:
         if precision and precision != wanted:
             print(f"precision: {precision}, as in the checkpoint")
         return precision or wanted
+    if args.device.type != "cpu":
+        continued(kept, has_bf16=False)
+        print(f"precision: fp32, as no other has been tried on {args.device.type.upper()}")
+        return "fp32"
     precision, reason = None, "as in the checkpoint"
     if args.precision != "bf16":  # asked for, it is used even where it is emulated
         precision = continued(kept, has_bf16())

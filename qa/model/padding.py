@@ -19,6 +19,7 @@ from qa.data.tokenized_text import cut_questions
 from qa.data.windows import WindowSettings
 from qa.model.batching import Collator, round_up
 from qa.model.device_errors import is_device_error
+from qa.model.random_state import fork_rng
 from qa.model.unpadded import replace_forward, run_unpadded
 from qa.runtime.console import warn
 from qa.runtime.errors import UserError, one_line
@@ -82,8 +83,7 @@ def make_collator(
     multiple = width_multiple(model.config)
     adapt_mask(model)
     probe, training = Collator(tokenizer.pad_token_id, types, multiple=multiple), model.training
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices):
+    with torch.no_grad(), fork_rng(model.device):
         model.eval()
         unpadded = padding_changes_logits(model, probe_windows(tokenizer, longest), probe)
         model.train(training)

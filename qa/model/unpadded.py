@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
 from qa.model.batching import round_up
+from qa.model.random_state import fork_rng
 
 
 def run_unpadded(model: PreTrainedModel, multiple: int) -> None:
@@ -52,8 +53,7 @@ def same_for_each_batch(model: PreTrainedModel) -> Iterator[None]:
     if getattr(model.config, "attention_type", None) == "block_sparse":
         encoder: Any = next(module for module in model.modules() if hasattr(module, "set_attention_type"))
         encoder.set_attention_type("block_sparse")  # a short batch switches it to full attention for good
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices, enabled=not model.training):
+    with fork_rng(model.device, enabled=not model.training):
         if not model.training:
             torch.manual_seed(0)
         yield

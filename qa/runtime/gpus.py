@@ -251,3 +251,30 @@ def device_memory(device: torch.device) -> DeviceMemory | None:
 def spills_to_system_memory() -> bool:
     """Return whether drivers use system memory when that of the GPU is full: on Windows and in WSL."""
     return sys.platform == "win32" or "microsoft" in platform.release().lower()
+
+
+def used_gpus() -> list[str]:
+    """Return the names of the GPUs that this run computes on: one for each process on this host."""
+    import torch
+
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    if kind is None:
+        return []
+    if kind.type == "mps":
+        return ["Apple GPU (MPS)"]
+    module, processes = torch.get_device_module(kind), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    alone = processes == 1
+    numbers = [module.current_device()] if alone else range(min(processes, module.device_count()))
+    return [module.get_device_name(number) for number in numbers]
+
+
+def describe_peak_memory() -> str | None:
+    """Return the peak memory of the GPU as text; None if none was used. Apple's GPUs record no peak."""
+    import torch
+
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    if kind and kind.type == "mps":
+        size, when = torch.mps.driver_allocated_memory(), " at the end"
+    else:
+        size, when = torch.accelerator.max_memory_allocated() if kind else 0, ""
+    return f"{size / 2**30:.2f} GiB on the GPU{when}" if size else None

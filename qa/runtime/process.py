@@ -41,8 +41,12 @@ def configure_process() -> None:
     threading.excepthook = report_thread_error
     # cuDNN's attention builds a plan for each new length, which can take longer than a step.
     torch.backends.cuda.enable_cudnn_sdp(False)
-    if "LOCAL_RANK" in os.environ and not torch.accelerator.is_available():
-        os.environ["ACCELERATE_USE_CPU"] = "true"  # otherwise accelerate does not connect processes on CPUs
+    if "LOCAL_RANK" in os.environ:
+        device = torch.accelerator.current_accelerator(check_available=True)
+        if device is None or device.type == "mps":
+            os.environ["ACCELERATE_USE_CPU"] = "true"  # otherwise accelerate does not connect these processes
+        if device and device.type == "mps":
+            warn("note: MPS does not support several processes: they compute on the CPU")
     if process_rank():
         silence_process()
 

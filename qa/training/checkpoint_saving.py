@@ -6,6 +6,7 @@ tests/training/test_trainer_contract.py states what they rely on, and fails firs
 import shutil
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from transformers import Trainer
 
@@ -18,22 +19,41 @@ from qa.training import checkpoints
 from qa.training.failure import check_finite_weights
 from qa.training.resolved import ResolvedRun
 
+UNSAVED_STATES = ("mps", "xpu")  # devices whose random state Trainer leaves out
+
 
 class CheckpointSaving(Trainer):
     """Write every checkpoint under a staging name, and rename it when it is complete.
 
     No public hook or callback encloses the writing of a checkpoint: ``on_save`` comes after it, ``save_model`` writes
-    the model only. None comes before the loss scale is loaded either. Hence three private methods:
+    the model only. None comes before the loss scale is loaded either. Hence these private methods:
 
     - ``_save_checkpoint`` encloses it: checks before, and renames, rotates and reports errors after.
     - ``_get_output_dir`` is where ``Trainer._save_checkpoint`` asks for the folder, so that it can be another one.
     - ``_load_scaler`` loads the loss scale of fp16, and fails if the checkpoint has one and the run has none.
+    - ``_save_rng_state`` and ``_load_rng_state`` are where random states are saved and restored. Those of MPS and XPU,
+      from which dropout is drawn, are added.
     """
 
     args: TrainingOptions
     staging: Path | None = None  # while a checkpoint is written
     windows_name: str  # of the training windows, kept with every checkpoint
     resolved: ResolvedRun  # kept with every checkpoint, too
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self.args.device.type in UNSAVED_STATES:
+            torch.save(torch.get_device_module(self.args.device).get_rng_state(), self.device_state(output_dir))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if checkpoint and self.args.device.type in UNSAVED_STATES and self.device_state(checkpoint).is_file():
+            state = torch.load(self.device_state(checkpoint), weights_only=True)
+            torch.get_device_module(self.args.device).set_rng_state(state)
+
+    def device_state(self, checkpoint: str) -> Path:
+        """Return the file for the random state of this process's device."""
+        return Path(checkpoint) / f"rng_state_{self.args.device.type}_{self.args.process_index}.pth"
 
     def _get_output_dir(self, trial=None) -> str:
         return str(self.staging or self.args.folder)

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
-import torch
 from transformers import TrainerState
 from transformers.trainer_utils import TrainOutput
 
@@ -21,6 +20,7 @@ from qa.io import run_folder
 from qa.io.files import write_json, write_text
 from qa.io.run_folder import ALL_RESULTS, FINISHED, REPORT, RUN, TRAINER_STATE
 from qa.runtime.console import format_duration, table, warn
+from qa.runtime.gpus import describe_peak_memory
 from qa.training.checkpoints import remove_recoveries
 
 
@@ -82,8 +82,8 @@ def print_results(folder: Path, run: FinishedRun) -> None:
 
 def peak_memory() -> str:
     """Return the peak memory of the GPU, or of this process where there is none, as text."""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the GPU"
+    if described := describe_peak_memory():
+        return described
     if sys.platform == "win32":
         peak = psutil.Process().memory_info().peak_wset
     else:

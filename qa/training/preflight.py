@@ -4,6 +4,7 @@ import copy
 import difflib
 import json
 import re
+import sys
 from importlib.util import find_spec
 
 import torch
@@ -158,8 +159,11 @@ def check_compiler(args: TrainingOptions) -> None:
     require(mode in (None, *modes), f"torch_compile_mode {mode}", f"is not one of {', '.join(modes)}")
     if args.gpu_memory_gb is None:  # else the planner chooses the batches
         check_cuda_graphs(args)
-    if args.device.type == "cuda":
-        require(has_triton(), "torch_compile", needs("triton"))
+    if args.device.type in ("cuda", "xpu"):
+        require(has_triton(), "torch_compile", needs("triton-windows" if sys.platform == "win32" else "triton"))
+        return
+    if args.device.type == "mps":
+        warn("note: torch_compile on MPS is a prototype in torch, and nobody has run it here")
         return
     try:
         get_cpp_compiler()

@@ -56,6 +56,15 @@ class Evaluated:
     scored: ScoredAnswers | None  # in the main process only
 
 
+def use_one_gpu(args: TrainingOptions) -> None:
+    """Use one of several visible GPUs: one process for all is slow, and would multiply the batch."""
+    if args.n_gpu > 1:
+        name = torch.cuda.get_device_name(args.device)
+        chosen = f"the first of {args.n_gpu} GPUs is used ({name}); CUDA_VISIBLE_DEVICES takes another"
+        warn(f"note: {chosen}, torchrun --nproc_per_node {args.n_gpu} all of them")
+        args._n_gpu = 1
+
+
 class QATrainer(CheckpointSaving):
     """Train on windows, and evaluate by EM and F1 over examples.
 
@@ -81,11 +90,7 @@ class QATrainer(CheckpointSaving):
         **kwargs,
     ):
         args, model, tokenizer = kwargs["args"], kwargs["model"], kwargs["processing_class"]
-        if args.n_gpu > 1:  # one process for several GPUs is slow, and would multiply the batch
-            name = torch.cuda.get_device_name(args.device)
-            chosen = f"the first of {args.n_gpu} GPUs is used ({name}); CUDA_VISIBLE_DEVICES takes another"
-            warn(f"note: {chosen}, torchrun --nproc_per_node {args.n_gpu} all of them")
-            args._n_gpu = 1
+        use_one_gpu(args)
         self.evaluator, self.settings, self.keep_logits = evaluator, settings, keep_logits
         self.tokenizer, self.resolved = tokenizer, resolved
         self.evaluated: Evaluated | None = None  # the last evaluation, which evaluate_kept need not repeat

@@ -15,6 +15,7 @@ from qa.options.arguments import REPOSITORY
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.gpu_settings import use_freest_gpu
 from qa.runtime.gpus import Card, find_freest, list_cards, visible_cards
+from qa.training.trainer import use_one_gpu
 
 FIELDS = "index,uuid,name,memory.free,memory.total"
 SMI = """\
@@ -30,8 +31,10 @@ def four(monkeypatch, tmp_path):
     hide_real_gpus(monkeypatch, tmp_path / "machine")
     fake_nvidia_smi(monkeypatch, tmp_path / "bin", {FIELDS: SMI})
     monkeypatch.setattr("torch.version.cuda", "13.0")
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    monkeypatch.setattr("torch.cuda.get_device_name", lambda *args: "NVIDIA A100")
+    monkeypatch.setattr(
+        "torch.cuda.device_count", lambda: os.environ.get("CUDA_VISIBLE_DEVICES", "0,1,2,3").count(",") + 1
+    )
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: False)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")  # so that the variable is restored after the test
 
@@ -77,6 +80,18 @@ def test_nothing_is_chosen_for_processes_of_a_launcher_one_gpu_or_after_the_star
             use_freest_gpu("")
             assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
     assert capsys.readouterr().err == "" and find_freest()
+
+
+def test_the_first_of_several_is_named_where_none_was_chosen(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "AMD Instinct MI300X")
+    args = TrainingOptions(output_dir="", report_to="none")
+    assert args.device and use_one_gpu(args) is None and not capsys.readouterr().err
+    args._n_gpu = 2
+    use_one_gpu(args)
+    assert args.n_gpu == 1 and capsys.readouterr().err == (
+        "note: the first of 2 GPUs is used (AMD Instinct MI300X); CUDA_VISIBLE_DEVICES takes another, torchrun"
+        " --nproc_per_node 2 all of them\n"
+    )
 
 
 @needs_shell

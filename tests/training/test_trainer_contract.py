@@ -21,6 +21,11 @@ PRIVATE = {
     "_save_checkpoint": (["self", "model", "trial"], "writes a complete checkpoint, and CheckpointSaving encloses it"),
     "_get_output_dir": (["self", "trial"], "is asked for the folder of checkpoints, which may be the staging folder"),
     "_load_scaler": (["self", "checkpoint"], "loads the loss scale, and fails where there is no scaler to load it"),
+    "_save_rng_state": (
+        ["self", "output_dir"],
+        "saves random states in a checkpoint; those of MPS and XPU are added",
+    ),
+    "_load_rng_state": (["self", "checkpoint"], "restores them before the first step; those of MPS and XPU are added"),
 }
 # Overridden and public: name to parameters.
 PUBLIC = {
