@@ -164,6 +164,7 @@ def test_the_record_of_a_run_names_the_gpus_that_it_used(monkeypatch):
 
 def test_the_peak_memory_of_any_gpu(monkeypatch):
     computing_on(monkeypatch, "mps")
+    monkeypatch.setattr("torch.accelerator.max_memory_allocated", lambda: 0)
     monkeypatch.setattr("torch.mps.driver_allocated_memory", lambda: 3 * GIB)
     assert describe_peak_memory() == "3.00 GiB on the GPU at the end"
     computing_on(monkeypatch, "xpu")
