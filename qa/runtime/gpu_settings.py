@@ -65,7 +65,7 @@ def cap_gpu_memory(device: torch.device, limit: float | None = None) -> None:
     """
     import torch
 
-    memory = device_memory(device) if device.type == "cuda" and spills_to_system_memory() else None
+    memory = device_memory(device) if spills_to_system_memory() else None
     if memory:
         share = min(limit or memory.free, memory.free) / memory.total
         torch.cuda.set_per_process_memory_fraction(share, None if device.index is None else device)

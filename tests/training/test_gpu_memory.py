@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from helpers.commands import run, train_tiny
-from helpers.gpus import VARIABLES
 from transformers import AlbertConfig
 
 import ask
@@ -119,14 +118,13 @@ def test_memory_is_limited_where_drivers_use_system_memory_instead(gpu, fraction
     assert fractions == (expected if spills else [])
 
 
-def test_commands_limit_memory_at_what_they_planned_with(tiny_data, tiny_model, tmp_path, monkeypatch):
-    limits: list = []
-    for command in ("train", "evaluate_qa", "ask"):
-        monkeypatch.setattr(f"{command}.cap_gpu_memory", lambda device, limit=None: limits.append(limit))
+def test_commands_limit_memory_at_what_they_planned_with(tiny_data, tiny_model, tmp_path, monkeypatch, fractions):
+    monkeypatch.setattr(gpu_settings, "spills_to_system_memory", lambda: True)
+    monkeypatch.setattr(gpu_settings, "device_memory", lambda device: DeviceMemory(8 * GIB, 24 * GIB))
     train_tiny(tiny_data, tiny_model, tmp_path / "run", "--max_steps", 2, "--gpu_memory_gb", 6)
     run(evaluate_qa, "--model_name_or_path", tmp_path / "run")
     run(ask, "--model_name_or_path", tmp_path / "run", "--question", "Who?", "--context", "Mira.")
-    assert limits == [6 * GIB, None, None]
+    assert [share for share, _ in fractions] == [6 / 24, 8 / 24, 8 / 24]
 
 
 @pytest.fixture
@@ -187,7 +185,7 @@ kept = torch.zeros(64 << 20, dtype=torch.uint8, device=gpu)
 print("expandable", [each["is_expandable"] for each in torch.cuda.memory_snapshot()])
 free, total = torch.cuda.mem_get_info()
 found = device_memory(gpu)
-print("memory", found.total == total, found.free - free >= kept.nbytes)
+print("memory", found.total == total, found.free - free >= kept.nbytes // 2)
 
 import platform
 platform.release = lambda: "microsoft"
@@ -203,8 +201,7 @@ print("within", torch.zeros(512 << 20, dtype=torch.uint8, device=gpu).nbytes)
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available() or not torch.version.cuda, reason="needs an NVIDIA GPU")
 def test_segments_grow_and_memory_is_limited_on_a_gpu():
-    skipped = (*gpu_settings.ALLOCATOR, *VARIABLES[1:])
-    environment = {name: value for name, value in os.environ.items() if name not in skipped}
+    environment = {name: value for name, value in os.environ.items() if name not in gpu_settings.ALLOCATOR}
     done = subprocess.run(
         [sys.executable, "-c", ON_A_GPU], capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=120
     )
