@@ -118,3 +118,12 @@ def fit_to_device(args: TrainingOptions, precision: str) -> TrainingOptions:
     assert isinstance(config, AcceleratorConfig), "TrainingArguments has parsed it"
     loading = dataclasses.replace(config, non_blocking=overlapped)
     return dataclasses.replace(args, accelerator_config=loading)
+
+
+def use_one_gpu(args: TrainingOptions) -> None:
+    """Use one of several visible GPUs: one process for all is slow, and would multiply the batch."""
+    if args.n_gpu > 1:
+        name = torch.cuda.get_device_name(args.device)
+        chosen = f"the first of {args.n_gpu} GPUs is used ({name}); CUDA_VISIBLE_DEVICES takes another"
+        warn(f"note: {chosen}, torchrun --nproc_per_node {args.n_gpu} all of them")
+        args._n_gpu = 1

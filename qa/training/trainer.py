@@ -24,12 +24,12 @@ from qa.io.run_folder import SETTINGS, WEIGHTS
 from qa.model.batch_splitting import Batch, ForwardRetry
 from qa.model.batching import WindowRows, by_length, make_dataloader
 from qa.model.cpu_attention import choose_attention
+from qa.model.device import use_one_gpu
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
 from qa.model.padding import make_collator
 from qa.model.tokenizer import save_tokenizer
 from qa.options.training_arguments import TrainingOptions
-from qa.runtime.console import warn
 from qa.runtime.distributed import ProcessGroup, on_main_process
 from qa.training import checkpoints
 from qa.training.callbacks import make_callbacks
@@ -54,15 +54,6 @@ class Evaluated:
     step: int
     metrics: dict[str, float]  # scores and loss; runtime and speed are added when it has ended
     scored: ScoredAnswers | None  # in the main process only
-
-
-def use_one_gpu(args: TrainingOptions) -> None:
-    """Use one of several visible GPUs: one process for all is slow, and would multiply the batch."""
-    if args.n_gpu > 1:
-        name = torch.cuda.get_device_name(args.device)
-        chosen = f"the first of {args.n_gpu} GPUs is used ({name}); CUDA_VISIBLE_DEVICES takes another"
-        warn(f"note: {chosen}, torchrun --nproc_per_node {args.n_gpu} all of them")
-        args._n_gpu = 1
 
 
 class QATrainer(CheckpointSaving):

@@ -11,11 +11,11 @@ from helpers.gpus import fake_nvidia_smi, hide_real_gpus, needs_shell
 
 import ask
 import evaluate_qa
+from qa.model.device import use_one_gpu
 from qa.options.arguments import REPOSITORY
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.gpu_settings import use_freest_gpu
 from qa.runtime.gpus import Card, find_freest, list_cards, visible_cards
-from qa.training.trainer import use_one_gpu
 
 FIELDS = "index,uuid,name,memory.free,memory.total"
 SMI = """\
