@@ -200,7 +200,7 @@ class Bench:
         """Return the seconds for ``batches`` in a bare loop, with the tensors prepared beforehand."""
         torch.set_float32_matmul_precision("high" if variant.args.tf32 else "highest")
         model = AutoModelForQuestionAnswering.from_config(self.config)
-        prepare_model(model, variant.args)
+        prepare_model(model, variant.args.attn_implementation, variant.args.fused_gelu, variant.args.dropout)
         choose_attention(model, variant.precision, self.device)
         if variant.recompute:
             model.activation_checkpointing_enable()

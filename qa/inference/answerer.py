@@ -15,12 +15,12 @@ from qa.inference.call_inputs import as_pairs, as_text_pair, first_input
 from qa.inference.decoding import AskOptions, best_answers
 from qa.inference.question_windows import QuestionWindows
 from qa.model.batch_splitting import Batch, ForwardRetry
-from qa.model.batching import by_length
+from qa.model.batching import token_batches
 from qa.model.cpu_precision import single_threaded
 from qa.model.device import AUTOCAST, answering_precision
 from qa.model.device_errors import device_errors_in_one_line, is_device_error
 from qa.model.loading import load_config, position_limit
-from qa.model.optimizations import compute_heads_in_fp32, keep_weights_in
+from qa.model.optimizations import keep_weights_in, prepare_model
 from qa.model.padding import make_collator
 from qa.model.tokenizer import check_fit, check_null_answers, load_tokenizer
 from qa.model.weights import load_model
@@ -78,6 +78,7 @@ class QuestionAnswerer:
             if is_device_error(error):
                 raise
             raise UserError(f"device {device} cannot be used: {one_line(error)}") from None
+        prepare_model(self.model)
         joining_template(tokenizer)  # cached now, so that the first answer is not delayed
         self.cache_contexts()
         sizes = WindowSettings.from_args(self.options.over(settings))
@@ -89,7 +90,6 @@ class QuestionAnswerer:
         """Prepare the model for a precision, and return the type for autocast, None to compute as the model is."""
         dtype = AUTOCAST[answering_precision(precision, self.device)] if precision else None
         if dtype is not None:
-            compute_heads_in_fp32(self.model)
             keep_weights_in(self.model, dtype)
         return dtype
 
@@ -195,35 +195,37 @@ class QuestionAnswerer:
         vars(self).update(state)
         self.cache_contexts()
 
-    @torch.no_grad()
+    @torch.inference_mode()
     @device_errors_reported
-    def logits(self, parts: list[QuestionWindows], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    def logits(self, parts: list[QuestionWindows], tokens: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the start and end logits (W, L) of the windows of all questions, in order.
+
+        Args:
+            tokens: in a batch, at most, with its padding.
 
         Raises:
             UserError: a window does not fit into memory, or the device failed.
         """
         rows = [row for part in parts for row in part.arrays.rows()]
         lengths = np.concatenate([part.arrays.length for part in parts])
-        start, end = (np.zeros((len(rows), int(lengths.max())), dtype=np.float32) for _ in range(2))
-        order = by_length(lengths)
-        for begin in range(0, len(order), batch_size):
-            chosen = order[begin : begin + batch_size]
+        logits = np.zeros((len(rows), 2, int(lengths.max())), dtype=np.float32)
+        for chosen in token_batches(lengths, tokens, self.device, self.collate.width):
             batch = self.collate([rows[i] for i in chosen])
-            found = self.retry.run(batch, self.forward)
-            width = int(lengths[chosen].max())
-            start[chosen, :width], end[chosen, :width] = (logits[:, :width].numpy() for logits in found)
-        return start, end
+            (found,) = self.retry.run(batch, self.forward)
+            width = int(lengths[chosen[0]])
+            logits[chosen, :, :width] = found[:, :, :width].numpy()
+        return logits[:, 0], logits[:, 1]
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the start and end logits (B, L) of a batch, float32 on the CPU."""
+    def forward(self, batch: Batch) -> tuple[torch.Tensor]:
+        """Return the start and end logits (B, 2, L) of a batch, float32 on the CPU."""
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             output = self.model(**{name: value.to(self.device) for name, value in batch.items()})
-        return output.start_logits.float().cpu(), output.end_logits.float().cpu()
+        return (torch.stack([output.start_logits, output.end_logits], dim=1).float().cpu(),)
 
     def answer(self, parts: list[QuestionWindows], settings: DataArguments, options: AskOptions) -> Iterator:
         some = [part for part in parts if len(part.words)]
-        start, end = self.logits(some, options.batch_size) if some else (np.empty((0, 0)), np.empty((0, 0)))
+        tokens = options.batch_size * settings.max_seq_length
+        start, end = self.logits(some, tokens) if some else (np.empty((0, 0)), np.empty((0, 0)))
         begin = 0
         for part in parts:
             answers = [{"score": 0.0, "start": 0, "end": 0, "answer": ""}]

@@ -5,6 +5,7 @@ Each window has a softmax over its context and CLS tokens. Its most likely spans
 whose probabilities are summed over spans and windows.
 """
 
+import copy
 import dataclasses
 import difflib
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ class AskOptions:
         Raises:
             UserError: an unknown name, or a value out of range.
         """
+        if not options:
+            return self
         given = {OLD_NAMES.get(name, name): value for name, value in options.items() if value is not None}
         given = {name: value for name, value in given.items() if name not in WITHOUT_EFFECT}
         known = [item.name for item in dataclasses.fields(self)]
@@ -73,13 +76,11 @@ class AskOptions:
         stride = self.doc_stride
         if stride is None:
             stride = min(settings.doc_stride, window // 2) if self.max_seq_len else settings.doc_stride
-        return dataclasses.replace(
-            settings,
-            max_seq_length=window,
-            doc_stride=stride,
-            max_query_length=self.max_question_len or settings.max_query_length,
-            max_answer_length=self.max_answer_len or settings.max_answer_length,
-        )
+        settings = copy.copy(settings)  # without the checks of all options, for each question
+        settings.max_seq_length, settings.doc_stride = window, stride
+        settings.max_query_length = self.max_question_len or settings.max_query_length
+        settings.max_answer_length = self.max_answer_len or settings.max_answer_length
+        return settings
 
 
 def log_probabilities(context: np.ndarray, null: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +102,8 @@ def likeliest_spans(
     size = min(max_answer_len, start.shape[1])
     for begin in range(0, len(start), RANKED_AT_ONCE):
         rows = slice(begin, begin + RANKED_AT_ONCE)
-        ends = np.pad(end[rows], ((0, 0), (0, size - 1)), constant_values=-np.inf)
+        ends = np.full((len(end[rows]), end.shape[1] + size - 1), -np.inf, dtype=end.dtype)
+        ends[:, : end.shape[1]] = end[rows]
         scores = start[rows, :, None] + sliding_window_view(ends, size, axis=1)  # (W, C, size)
         scores = scores.reshape(len(scores), -1)
         kept = min(count, scores.shape[1])

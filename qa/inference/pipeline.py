@@ -7,10 +7,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 
 from qa.inference.answerer import QuestionAnswerer, split_settings
 from qa.model.cpu_precision import single_threaded
+from qa.model.optimizations import set_attention, use_padding_mask
 from qa.model.tokenizer import load_tokenizer
 from qa.options.arguments import ModelArguments
 from qa.options.saved import saved_settings
-from qa.runtime.errors import UserError, one_line
+from qa.runtime.errors import UserError
 
 TASK = "question-answering"
 OLD_DEFAULT = "distilbert/distilbert-base-cased-distilled-squad"
@@ -143,8 +144,5 @@ def adapt(model: PreTrainedModel, dtype: torch.dtype | None, attention: str | No
     """Convert the model to ``dtype``, and choose the implementation of attention, where these are given."""
     if dtype is not None:
         torch.nn.Module.to(model, dtype)
-    if attention is not None:
-        try:
-            model.set_attn_implementation(attention)
-        except (ValueError, ImportError) as error:
-            raise UserError(f"attn_implementation {attention}: {one_line(error)}") from None
+    set_attention(model, attention)
+    use_padding_mask(model)

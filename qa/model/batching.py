@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from datasets import Dataset
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from transformers import TrainingArguments
 
 LABELS = "start_positions", "end_positions"
+CPU_TOKENS = 1536  # in a batch for each thread of a CPU: larger ones leave its caches and are no faster
+CPU_PADDING = 64  # tokens in a batch on a CPU, at most: another batch takes less time than more padding
 
 
 class WindowRows(TorchDataset):
@@ -52,9 +54,13 @@ class Collator:
         names = ["input_ids", "token_type_ids"] if self.token_types else ["input_ids"]
         return [*names, *LABELS]
 
+    def width(self, longest: int) -> int:
+        """Return the length L of a batch whose longest window has ``longest`` tokens."""
+        return round_up(padded(longest, self.sizes), self.multiple)
+
     def __call__(self, windows: list[dict]) -> dict[str, torch.Tensor]:
         lengths = np.array([len(window["input_ids"]) for window in windows])
-        width = round_up(padded(int(lengths.max()), self.sizes), self.multiple)
+        width = self.width(int(lengths.max()))
         batch = {
             "input_ids": self.pad(windows, "input_ids", width, self.pad_token_id),
             "attention_mask": torch.from_numpy((np.arange(width) < lengths[:, None]).astype(np.int64)),
@@ -79,6 +85,29 @@ def by_length(lengths: np.ndarray) -> np.ndarray:
     return np.argsort(-np.asarray(lengths), kind="stable")
 
 
+def token_batches(
+    lengths: np.ndarray, tokens: int, device: torch.device, width: Callable[[int], int] = int
+) -> list[np.ndarray]:
+    """Return the rows of (W,) ``lengths`` in batches, longest first, of at most ``tokens`` tokens with their padding.
+
+    A window longer than that is a batch of its own. On a CPU batches are also small enough for its caches, and those
+    of few windows have similar lengths.
+
+    Args:
+        width: returns the length of a batch from that of its longest window.
+    """
+    order, batches, begin, padding = by_length(lengths), [], 0, tokens
+    if device.type == "cpu":
+        tokens, padding = min(tokens, CPU_TOKENS * torch.get_num_threads()), CPU_PADDING
+    widths = np.array([width(length) for length in np.asarray(lengths)[order].tolist()])
+    while begin < len(order):
+        part = widths[begin : begin + max(1, tokens // widths[begin])]
+        size = int(np.searchsorted(np.cumsum(part[0] - part), padding, side="right"))
+        batches.append(order[begin : begin + size])
+        begin += size
+    return batches
+
+
 def padded(length: int, sizes: Sequence[int]) -> int:
     """Return the smallest of the ascending ``sizes`` that holds ``length``, else ``length`` itself."""
     place = bisect.bisect_left(sizes, length)
@@ -92,17 +121,18 @@ def round_up(length: int, multiple: int) -> int:
 
 def make_dataloader(
     rows: WindowRows,
-    sampler: Sampler,
-    batch_size: int,
     collator: Collator,
     args: TrainingArguments,
     worker_init_fn: Callable[[int], None] | None = None,
+    **batches,
 ) -> DataLoader:
-    """Return a loader of batches in the sampler's order, as ``Trainer`` would make it from ``args``."""
+    """Return a loader of batches as ``Trainer`` would make it from ``args``.
+
+    Args:
+        batches: ``sampler`` and ``batch_size``, or ``batch_sampler``, of ``DataLoader``.
+    """
     return DataLoader(
         rows,
-        batch_size=batch_size,
-        sampler=sampler,
         collate_fn=collator,
         num_workers=args.dataloader_num_workers,
         pin_memory=args.dataloader_pin_memory,
@@ -110,6 +140,6 @@ def make_dataloader(
         multiprocessing_context=args.dataloader_multiprocessing_context,
         prefetch_factor=args.dataloader_prefetch_factor,
         in_order=args.dataloader_in_order,
-        drop_last=args.dataloader_drop_last,
         worker_init_fn=worker_init_fn,
+        **batches,
     )

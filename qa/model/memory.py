@@ -112,7 +112,7 @@ def build_model(config: PretrainedConfig, args: TrainingOptions, recompute: bool
         if hasattr(config, name) and args.attn_implementation != "eager":
             setattr(config, name, 0.0)
     model = AutoModelForQuestionAnswering.from_config(config)
-    prepare_model(model, args)
+    prepare_model(model, args.attn_implementation, args.fused_gelu, args.dropout)
     adapt_mask(model)
     if recompute:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=UNCHECKED)

@@ -11,7 +11,6 @@ from transformers.masking_utils import AttentionMaskInterface, bidirectional_mas
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.albert.modeling_albert import AlbertLayerGroup
 
-from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError, one_line
 
 PADDED_SDPA = "qa_sdpa"  # the library's fused attention with our mask; "sdpa" itself is unchanged
@@ -44,11 +43,12 @@ def fuse_gelu(model: nn.Module) -> int:
 
 
 class FP32Linear(nn.Linear):
-    """A linear layer that computes in fp32 whatever the precision of the layers before it."""
+    """A linear layer that computes in fp32 whatever the precision of the layers before it, and of its own weights."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bias = None if self.bias is None else self.bias.float()
         with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.float())
+            return nn.functional.linear(x.float(), self.weight.float(), bias)
 
 
 def compute_heads_in_fp32(model: PreTrainedModel) -> None:
@@ -104,13 +104,16 @@ def padding_mask(attention_mask=None, mask_function=None, dtype=torch.float32, *
     return mask.masked_fill_(~attention_mask[:, None, None, :], torch.finfo(dtype).min)
 
 
+# With the import, so that a model sent to another process finds them there.
+AttentionInterface.register(PADDED_SDPA, sdpa_attention_forward)
+AttentionMaskInterface.register(PADDED_SDPA, padding_mask)
+
+
 def use_padding_mask(model: PreTrainedModel) -> None:
     """Make a model that uses ``sdpa`` attention take ``padding_mask``; the configuration it saves does not change.
 
     Only models that look up their attention by name can be switched.
     """
-    AttentionInterface.register(PADDED_SDPA, sdpa_attention_forward)
-    AttentionMaskInterface.register(PADDED_SDPA, padding_mask)
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(PADDED_SDPA)
 
@@ -146,20 +149,28 @@ def make_reversible_layers_repeatable(model: PreTrainedModel) -> None:
                 setattr(layer, f"_init_{part}_seed", functools.partial(draw, layer, f"{part}_seed"))
 
 
-def prepare_model(model: PreTrainedModel, args: TrainingOptions) -> None:
-    """Apply the options that change the model itself, before it is trained or evaluated.
+def prepare_model(
+    model: PreTrainedModel,
+    attn_implementation: str | None = None,
+    fused_gelu: bool = True,
+    dropout: float | None = None,
+) -> None:
+    """Apply the options that change the model itself, before it is trained, evaluated or asked.
+
+    Args:
+        attn_implementation, dropout: None leaves the model's.
 
     Raises:
         UserError: an ``attn_implementation`` that the model does not support.
     """
-    set_attention(model, args.attn_implementation)
+    set_attention(model, attn_implementation)
     use_padding_mask(model)
     compute_heads_in_fp32(model)
-    if args.fused_gelu:
+    if fused_gelu:
         fuse_gelu(model)
-    if args.dropout is not None:
+    if dropout is not None:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
-                module.p = args.dropout
+                module.p = dropout
     enable_albert_checkpointing(model)
     make_reversible_layers_repeatable(model)

@@ -232,7 +232,9 @@ class AskArguments:
         None, "Whether there may be no answer. Null: as the model was trained.", "ask", common=True
     )
     align_to_words: bool = option(True, "Extend answers to whole words.", "ask", common=True)
-    per_device_eval_batch_size: int = option(16, "Windows per batch.", "ask", common=True)
+    per_device_eval_batch_size: int = option(
+        16, "Windows of the longest kind per batch. Shorter ones go more to a batch.", "ask", common=True
+    )
     device: str | None = option(None, "cpu or cuda:1 (null: a GPU if available).", "ask", common=True)
     precision: Precision = option("auto", "auto, fp32, fp16 or bf16.", "ask", common=True)
 

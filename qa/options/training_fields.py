@@ -121,7 +121,7 @@ FIELDS = (
     Option(
         "per_device_eval_batch_size",
         "batches and memory",
-        "Evaluation batch size per device, in windows.",
+        "Evaluation batch size per device, in windows of the longest kind. Shorter ones go more to a batch.",
         8,
         common=True,
         changes_result="never",

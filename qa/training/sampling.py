@@ -1,11 +1,13 @@
 """Sampling of training windows into batches, and the lengths to which batches are padded."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
 
+from qa.model.batching import by_length, token_batches
 from qa.options.training_arguments import TrainingOptions
 from qa.training.compilation import GRAPHS
 
@@ -57,6 +59,22 @@ class FixedOrderSampler(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.order.tolist())
+
+
+def evaluation_batches(lengths: np.ndarray, args: TrainingOptions, width: Callable[[int], int]) -> dict[str, Any]:
+    """Return the arguments of ``DataLoader`` that draw the windows for evaluation, longest first.
+
+    No batch has more tokens than ``per_device_eval_batch_size`` windows of the longest kind, so a batch of shorter ones
+    has more windows. With several processes it has as many, since accelerate gathers batches of one size only.
+
+    Args:
+        lengths: (W,) tokens. width: returns the length of a batch from that of its longest window.
+    """
+    size = args.eval_batch_size
+    if args.world_size > 1:
+        return {"batch_size": size, "sampler": FixedOrderSampler(by_length(lengths))}
+    tokens = size * width(int(np.max(lengths, initial=1)))
+    return {"batch_sampler": [rows.tolist() for rows in token_batches(lengths, tokens, args.device, width)]}
 
 
 def choose_padding_lengths(widths: np.ndarray, count: int) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ from qa.training.predictions import WindowPredictions, reduce_logits
 from qa.training.progress import FORWARD, ProgressCallback
 from qa.training.recovery import RecoveryCallback
 from qa.training.resolved import ResolvedRun
-from qa.training.sampling import FixedOrderSampler, LengthGroupedSampler, choose_batch_lengths
+from qa.training.sampling import LengthGroupedSampler, choose_batch_lengths, evaluation_batches
 
 RESUME_ADVICE = "; free some space and rerun the same command to resume"
 
@@ -87,7 +87,7 @@ class QATrainer(CheckpointSaving):
         self.evaluated: Evaluated | None = None  # the last evaluation, which evaluate_kept need not repeat
         self.eval_dataloader: DataLoader | None = None  # kept if its workers are persistent
         self.cls_last = bool((evaluator.windows.cls_index > 0).any())
-        prepare_model(model, args)
+        prepare_model(model, args.attn_implementation, args.fused_gelu, args.dropout)
         choose_attention(model, "bf16" if args.bf16 else "fp32", args.device)
         windows = kwargs.pop("train_dataset", None)
         pad_to = resolved.pad_to
@@ -132,17 +132,16 @@ class QATrainer(CheckpointSaving):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         sampler = LengthGroupedSampler(self.lengths, self.group_size, seed)
         init = partial(seed_worker, num_workers=self.args.dataloader_num_workers, rank=self.args.process_index)
-        batch_size = self.args.train_batch_size
-        loader = make_dataloader(self.train_rows, sampler, batch_size, self.collator, self.args, init)
+        drawn = {"batch_size": self.args.train_batch_size, "drop_last": self.args.dataloader_drop_last}
+        loader = make_dataloader(self.train_rows, self.collator, self.args, init, sampler=sampler, **drawn)
         return self.accelerator.prepare(loader)
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
         """Return the windows of the evaluator, longest first; no other dataset is evaluated."""
         if self.eval_dataloader is not None:
             return self.eval_dataloader
-        sampler = FixedOrderSampler(by_length(self.evaluator.windows.length))
-        loader = make_dataloader(self.eval_rows, sampler, self.args.eval_batch_size, self.collator, self.args)
-        loader = self.accelerator.prepare(loader)
+        batches = evaluation_batches(self.evaluator.windows.length, self.args, self.collator.width)
+        loader = self.accelerator.prepare(make_dataloader(self.eval_rows, self.collator, self.args, **batches))
         if self.args.dataloader_persistent_workers:
             self.eval_dataloader = loader
         return loader

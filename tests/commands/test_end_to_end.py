@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from helpers.builders import squad
 from helpers.commands import SMALL, read, run, train_tiny
 from safetensors.torch import load_file, save_file
 
@@ -22,6 +23,7 @@ from qa.evaluation.squad_metric import normalize_answer
 from qa.io.files import write_yaml
 from qa.options.arguments import REPOSITORY
 from qa.runtime.errors import UserError
+from qa.training.trainer import QATrainer
 
 
 @pytest.fixture(scope="module")
@@ -237,8 +239,6 @@ def test_warning_for_a_squad_1_model_on_squad_2_data(trained, has_unanswerable, 
 
 def test_a_long_document_is_evaluated_in_little_memory(trained, tmp_path, monkeypatch):
     """40,000 characters, hundreds of windows, of which only the best tokens are kept."""
-    from helpers.builders import squad
-
     from qa.evaluation.evaluator import Evaluator
 
     kept, call = [], Evaluator.__call__
@@ -268,6 +268,30 @@ def test_scores_do_not_depend_on_the_batch_size(trained, tmp_path):
     assert read(tmp_path / "eval_results.json")["loss"] == pytest.approx(read(trained / "eval_results.json")["loss"])
 
 
+def test_short_windows_share_a_batch_of_as_many_tokens(trained, tmp_path, monkeypatch):
+    """The batch size counts windows of the longest kind: shorter ones go more to a batch, which is never larger."""
+    sentence, question = "Mira was born in Sollen in 1931. ", ("Where was Mira born?", "Sollen")
+    rows = [(sentence * (8 if i % 5 == 0 else 1 + i % 2), *question) for i in range(40)]
+    (tmp_path / "dev.json").write_text(json.dumps(squad(rows)), encoding="utf-8")
+    original, shapes = QATrainer.prediction_step, []
+
+    def step(trainer, model, inputs, *args, **kwargs):
+        shapes.append(tuple(inputs["input_ids"].shape))
+        return original(trainer, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(QATrainer, "prediction_step", step)
+    for size in (1, 4):
+        output, workers = tmp_path / str(size), ("--dataloader_num_workers", size // 4)
+        options = ("--validation_file", tmp_path / "dev.json", "--per_device_eval_batch_size", size, *workers)
+        shapes.clear()
+        run(evaluate_qa, "--model_name_or_path", trained, *options, "--output_dir", output)
+        assert sum(windows for windows, _ in shapes) == read(output / "eval_results.json")["features"]
+        assert shapes[0] == (size, 48), "the longest windows come first"
+        assert max(windows * width for windows, width in shapes) <= size * 48
+        assert max(windows for windows, width in shapes if width <= 24) >= 2 * size
+    assert read(tmp_path / "1/predictions.json") == read(tmp_path / "4/predictions.json")
+
+
 def test_preprocess_counts_add_up(tiny_data, tiny_model, tmp_path, capsys):
     files = ("--train_file", tiny_data / "train.json", "--validation_file", tiny_data / "dev.json.gz")
     run(preprocess, "--tokenizer_name", tiny_model, *files, *SMALL, "--output_dir", tmp_path, "--cache_dir", tmp_path)
@@ -287,8 +311,6 @@ def test_ceiling_of_training_files_that_share_ids(tiny_data, tiny_model, tmp_pat
 
 
 def test_unreachable_answers_are_dropped_from_training(tiny_model, tmp_path):
-    from helpers.builders import squad
-
     long = "Mira was born in Sollen and " * 9 + "left."
     path = tmp_path / "long.json"
     path.write_text(json.dumps(squad([(long, "What?", long[:-5]), (long, "Where?", "Sollen")])))

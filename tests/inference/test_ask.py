@@ -3,6 +3,7 @@
 import collections
 import copy
 import dataclasses
+import functools
 import gzip
 import json
 import os
@@ -21,6 +22,7 @@ from fixtures import make_pipeline_reference as reference
 from helpers.builders import FAMILIES, squad
 from helpers.commands import read, run, train_tiny
 from transformers import AutoConfig, AutoModelForQuestionAnswering
+from transformers.activations import NewGELUActivation
 
 import ask
 from qa.data.demo import write_demo
@@ -32,6 +34,8 @@ from qa.inference import answerer as answerer_module
 from qa.inference.batch_file import answer_file
 from qa.inference.spans import find_candidates
 from qa.inference.terminal import mark_in_sentence
+from qa.model.batching import CPU_PADDING
+from qa.model.optimizations import PADDED_SDPA
 from qa.options.arguments import REPOSITORY
 from qa.runtime.errors import UserError
 
@@ -129,6 +133,54 @@ def test_answers_do_not_depend_on_the_chunk_size(answerer, monkeypatch):
     assert [x["answer"] for x in whole] == [x["answer"] for x in parts]
 
 
+def shapes_of_batches(answerer, monkeypatch, *call, **options) -> list[tuple[int, int]]:
+    """Return windows and tokens of each batch that the model is called with, and that no batch asks for gradients."""
+    shapes, original = [], type(answerer.model).forward
+
+    @functools.wraps(original)
+    def forward(model, *args, **kwargs):
+        assert torch.is_inference_mode_enabled()
+        shapes.append(tuple(kwargs["input_ids"].shape))
+        return original(model, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(answerer.model), "forward", forward)
+        answerer(*call, **options)
+    return shapes
+
+
+def test_questions_are_answered_in_batches_by_tokens(answerer, monkeypatch):
+    """A batch has ``batch_size`` windows of the longest kind, or as many tokens in shorter ones."""
+    short = [{"question": question, "context": CONTEXT[19:40]} for question in QUESTIONS * 20]
+    shapes = shapes_of_batches(answerer, monkeypatch, short, batch_size=4)
+    assert sum(windows for windows, _ in shapes) == 60
+    assert all(windows == 4 * 48 // width > 4 for windows, width in shapes[:-1]) and len(shapes) > 2
+
+
+def test_a_short_last_window_is_not_padded_on_a_cpu(answerer, monkeypatch):
+    """A batch more takes less time than much padding does: of 2 x 400 tokens here, half would be padding."""
+    text, options = "Mira was born in Ørby. " * 80, {"max_seq_len": 400, "doc_stride": 16}
+    shapes = shapes_of_batches(answerer, monkeypatch, QUESTIONS[0], text, **options)
+    assert [windows for windows, _ in shapes] == [1, 1] and shapes[0][1] - shapes[1][1] > CPU_PADDING
+
+
+def test_the_model_is_prepared_as_for_training(trained, answerer):
+    """Mask and activation are those of training, and change scores by rounding only."""
+    assert answerer.model.config._attn_implementation == PADDED_SDPA
+    assert not any(isinstance(module, NewGELUActivation) for module in answerer.model.modules())
+    pairs = {"question": QUESTIONS, "context": CONTEXT}
+    answers, prepared = answerer(**pairs), answerer.model
+    plain = AutoModelForQuestionAnswering.from_pretrained(trained).eval()
+    assert plain.config._attn_implementation == "sdpa"
+    try:
+        answerer.model = plain
+        expected = answerer(**pairs)
+    finally:
+        answerer.model = prepared
+    for one, other in zip(answers, expected, strict=True):
+        assert one == other | {"score": pytest.approx(other["score"], abs=1e-6)}
+
+
 def test_top_k_with_repeated_texts(answerer):
     """The pipeline took the best spans first and then merged equal texts, which left few answers."""
     several = answerer("Where?", "Sollen Sollen sollen SOLLEN Ørby 1931 " * 3, top_k=8)
@@ -186,7 +238,9 @@ def test_no_answer_matches_evaluation(trained, tiny_data):
     windows = WindowArrays.from_dataset(Dataset(table.cast(FEATURES.arrow_schema)))
     sizes = WindowSettings.from_args(answerer.settings)
     held = list(answerer.windows(list(zip(questions, contexts, strict=True)), sizes))
-    candidates = find_candidates(*answerer.logits(held, 8), windows, answerer.settings.n_best_size)
+    candidates = find_candidates(
+        *answerer.logits(held, 8 * sizes.max_seq_length), windows, answerer.settings.n_best_size
+    )
     odds = Evaluator(Dataset.from_dict(columns), windows, answerer.settings, True).answer(candidates).null_odds
     odds = np.array([odds[str(i)] for i in range(len(rows))])
     for threshold in (-1e4, float(np.median(odds)), float(odds.mean()), 1e4):
@@ -448,6 +502,15 @@ def test_thousands_of_questions_about_one_long_text(shared, tmp_path, capsys):
 def test_pickled_answerer_gives_the_same_answers(answerer):
     expected = answerer(question=QUESTIONS[0], context=CONTEXT)  # CONTEXT is cached now
     assert pickle.loads(pickle.dumps(answerer))(question=QUESTIONS[0], context=CONTEXT) == expected
+
+
+def test_a_pickled_answerer_answers_in_a_new_process(answerer, tmp_path):
+    """Which has imported nothing before, and registered no attention."""
+    (tmp_path / "answerer").write_bytes(pickle.dumps(answerer))
+    code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb'))('Where?', 'In Sollen.')['answer'])"
+    command = [sys.executable, "-c", code, str(tmp_path / "answerer")]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, encoding="utf-8")
+    assert result.stdout.strip() == answerer("Where?", "In Sollen.")["answer"], result.stderr
 
 
 FORKED = """

@@ -101,7 +101,7 @@ def kept_bytes(model: nn.Module, lengths=(64, 64, 64, 64)) -> int:
 def test_padding_mask_is_created_once_and_does_not_change_results():
     model, lengths = albert(), (9, 17, 33, 64)
     theirs, kept = step(model), kept_bytes(model, lengths)
-    prepare_model(model, options(fused_gelu=False))
+    prepare_model(model, fused_gelu=False)
     assert_same_step(step(model), theirs, 0)
     assert ALL_MASK_ATTENTION_FUNCTIONS["sdpa"] is sdpa_mask, "the library's own mask stays registered"
     assert kept - kept_bytes(model, lengths) > (3 - 1) * 4 * 64 * 64 * 4, "a matrix of floats for each layer but one"
@@ -195,7 +195,7 @@ def test_an_aligned_mask_does_not_change_a_bit():
 
 def compiled_for(model: nn.Module, recompute: bool, widths: list[int], dynamic: bool = False) -> int:
     """Return the number of graphs for batches of these lengths, run twice each, and compare with uncompiled steps."""
-    prepare_model(model, options())
+    prepare_model(model)
     if recompute:
         model.activation_checkpointing_enable()
     plain = [step(model, width) for width in widths]
@@ -319,7 +319,7 @@ def test_activation_checkpointing_repeats_dropout():
 def test_dropout_can_be_disabled():
     model = albert(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
     assert step(model)[0] != step(model)[0]
-    prepare_model(model, options(dropout=0.0))
+    prepare_model(model, dropout=0.0)
     assert_same_step(step(model), step(model), 0)
     assert_same_step(step(model), step(albert()))
 
@@ -328,18 +328,18 @@ def test_attention_is_fused_by_default():
     model = albert()
     assert model.config._attn_implementation == "sdpa"
     plain = step(model)
-    prepare_model(model, options(attn_implementation="eager", fused_gelu=False))
+    prepare_model(model, attn_implementation="eager", fused_gelu=False)
     assert model.config._attn_implementation == "eager"
     assert_same_step(step(model), plain)
     with pytest.raises(UserError, match="attn_implementation nonsense"):
-        prepare_model(model, options(attn_implementation="nonsense"))
+        prepare_model(model, attn_implementation="nonsense")
 
 
 def test_a_saved_model_does_not_name_our_attention(tmp_path):
     """The saved model also loads in a program that has not registered our attention, with the same outputs."""
     model = albert()
     before = model.config.to_json_string()
-    prepare_model(model, options())
+    prepare_model(model)
     assert model.config._attn_implementation == PADDED_SDPA and model.config.to_json_string() == before
     model.save_pretrained(tmp_path)
     assert PADDED_SDPA not in (tmp_path / "config.json").read_text()
@@ -354,7 +354,7 @@ def test_optimizations_of_albert_base_are_exact_to_1e_5():
     def result(width: int | None = None, recompute: bool = False, **more):
         torch.manual_seed(0)
         model = AlbertForQuestionAnswering(AlbertConfig(**sizes)).train()
-        prepare_model(model, options(**{"fused_gelu": False, "attn_implementation": "eager"} | more))
+        prepare_model(model, **{"fused_gelu": False, "attn_implementation": "eager"} | more)
         if recompute:
             model.activation_checkpointing_enable()
         return step(model, width, (60, 97))

@@ -5,11 +5,12 @@ from itertools import combinations
 import datasets
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from helpers.windows import LENGTHS, collate
 from torch.utils.data import DataLoader
 
-from qa.model.batching import Collator, WindowRows, by_length, padded
+from qa.model.batching import CPU_PADDING, CPU_TOKENS, Collator, WindowRows, by_length, padded, round_up, token_batches
 from qa.options.training_arguments import TrainingOptions
 from qa.training.planner import plan_epoch
 from qa.training.sampling import LengthGroupedSampler, choose_batch_lengths, choose_padding_lengths
@@ -50,6 +51,35 @@ def test_small_sets_are_sampled_too():
 def test_evaluation_begins_with_the_longest_windows():
     order = by_length(np.array([3, 9, 5, 9]))
     assert order.tolist() == [1, 3, 2, 0]
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_batches_by_tokens(device, multiple):
+    """All rows once, longest first; as many as fit into the tokens, unless padding costs a CPU more than a batch."""
+    most = 32 * 384 if device == "cuda" else min(32 * 384, CPU_TOKENS * torch.get_num_threads())
+
+    def width(longest: int) -> int:
+        return round_up(longest, multiple)
+
+    batches = token_batches(LENGTHS, 32 * 384, torch.device(device), width)
+    assert np.concatenate(batches).tolist() == by_length(LENGTHS).tolist()
+    for rows, following in zip(batches, [*batches[1:], None], strict=True):
+        longest = width(int(LENGTHS[rows[0]]))
+        assert longest * len(rows) <= most
+        padding = sum(longest - width(int(LENGTHS[row])) for row in rows)
+        assert padding <= CPU_PADDING or device == "cuda"
+        if following is not None:
+            more = padding + longest - width(int(LENGTHS[following[0]]))
+            assert longest * (len(rows) + 1) > most or (device == "cpu" and more > CPU_PADDING)
+    assert max(map(len, batches)) > 2 * len(batches[0]), "more of the short windows"
+
+
+def test_a_window_longer_than_a_batch_is_a_batch():
+    for device in "cuda", "cpu":
+        batches = token_batches(np.array([5, 400, 7]), 20, torch.device(device))
+        assert [rows.tolist() for rows in batches] == [[1], [2, 0]]
+    assert token_batches(np.array([], dtype=int), 20, torch.device("cpu")) == []
 
 
 @pytest.mark.parametrize("selected", [False, True])
