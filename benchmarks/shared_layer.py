@@ -30,7 +30,6 @@ from qa.model.optimizations import prepare_model
 from qa.options.arguments import ModelArguments
 from qa.options.option import option
 from qa.options.parser import parse_arguments
-from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import table
 from qa.runtime.errors import UserError
 from qa.runtime.process import run_command
@@ -122,7 +121,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     model = AutoModelForQuestionAnswering.from_config(load_config(ModelArguments(config_name=options.model_dir)))
-    prepare_model(model, TrainingOptions(output_dir="", attn_implementation="sdpa"))
+    prepare_model(model, "sdpa")
     choose_attention(model, "bf16", device)
     model.to(device).train()
     ids = torch.randint(5, 1000, (options.batch_size, options.length), device=device)

@@ -178,9 +178,9 @@ def test_heads_compute_in_fp32():
 @torch.no_grad()
 def test_in_fp32_heads_and_attention_change_nothing():
     plain, model, inputs = small(), small(), batch()
-    prepare_model(plain, options())
+    prepare_model(plain)
     plain.qa_outputs.__class__ = torch.nn.Linear
-    prepare_model(model, options())
+    prepare_model(model)
     assert torch.equal(plain(**inputs).start_logits, model(**inputs).start_logits)
 
 
@@ -216,7 +216,7 @@ def test_attention_by_products_is_that_of_the_fused_kernel(scaling):
 
 def test_attention_by_products_is_used_for_gradients_only(monkeypatch):
     model = small()
-    prepare_model(model, options())
+    prepare_model(model)
     choose_attention(model, "bf16", CPU)
     products: list[torch.dtype] = []
     original = torch.baddbmm

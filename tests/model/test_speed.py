@@ -137,7 +137,7 @@ def bert() -> BertForQuestionAnswering:
 
 
 def prepared(model: nn.Module) -> nn.Module:
-    prepare_model(model, options())
+    prepare_model(model)
     return model
 
 
