@@ -49,7 +49,7 @@ from qa.runtime.console import table
 from qa.runtime.errors import UserError
 from qa.runtime.gpu_settings import cap_gpu_memory, use_freest_gpu
 from qa.runtime.gpus import warn_of_unused_gpu
-from qa.runtime.process import configure_process, run_command
+from qa.runtime.process import allow_tf32, configure_process, run_command
 
 __all__ = ["QuestionAnswerer", "pipeline"]
 
@@ -81,6 +81,7 @@ def main() -> None:
         batch_size=ask.per_device_eval_batch_size,
     )
     cap_gpu_memory(answerer.device)
+    allow_tf32(answerer.device.type == "cuda" and ask.precision != "fp32")
     if ask.input and ask.output in (None, STDIO):
         print_json_lines(answerer, rows)
     elif ask.input:

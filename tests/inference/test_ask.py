@@ -381,6 +381,21 @@ def test_sentences(context, answer, shown):
     assert mark_in_sentence(context, start, start + len(answer)) == shown
 
 
+@pytest.mark.parametrize(
+    ("device", "precision", "set_to"), [("cuda", "auto", ["high"]), ("cuda", "fp32", []), ("cpu", "auto", [])]
+)
+def test_tf32_is_for_gpus_unless_fp32_is_asked_for(trained, monkeypatch, device, precision, set_to):
+    """A stand-in for an answerer on a GPU."""
+    answer = {"score": 1.0, "start": 0, "end": 3, "answer": "Ann"}
+    stand_in = SimpleNamespace(device=torch.device(device), stream=lambda pairs: iter([answer]))
+    monkeypatch.setattr(ask.QuestionAnswerer, "load", lambda *args, **options: stand_in)
+    found: list[str] = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", found.append)
+    question = ("--question", "Who wrote it?", "--context", "Ann wrote it.", "--precision", precision)
+    run(ask, "--model_name_or_path", trained, *question)
+    assert found == set_to
+
+
 def test_a_file_of_questions(trained, answerer, tmp_path, capsys, monkeypatch):
     made = []
     monkeypatch.setattr(
