@@ -22,8 +22,9 @@ REPORT_DELAY = 5  # seconds that other processes wait for the main one to report
 def configure_process() -> None:
     """Configure the libraries for a command, and for the processes of a launcher.
 
-    Called first by every command's ``main``, before options are parsed. Of several processes only the main one
-    prints; ``run_command`` also reports errors that occur in another one only.
+    Every command calls this first once its options are read and the libraries are imported; from here on Ctrl-C raises
+    KeyboardInterrupt. Of several processes only the main one prints; ``run_command`` also reports errors that occur in
+    another one only.
     """
     import datasets  # the libraries are imported here, so that ``run_command`` needs none of them
     import torch
@@ -31,6 +32,7 @@ def configure_process() -> None:
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # in a file, lines keep their order with those of stderr
     if not on_terminal():
@@ -81,7 +83,6 @@ def run_command(main: Callable[[], None]) -> None:
     A ``UserError`` becomes one line on stderr and exit status 2, as does a standard output that cannot be written. A
     closed pipe ends the command silently.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     with checked_streams():
         status = exit_status(main)
         status = exit_status(lambda: sys.stdout.flush()) or status
