@@ -20,7 +20,7 @@ from qa.runtime.process import configure_process
 
 def answer(given: GivenOptions) -> None:
     """Answer the question, those of a file, or those that are typed, and print or write the answers."""
-    configure_process()
+    configure_process(reads_datasets=False)
     model_args, _, ask = given.build()
     model_args, data_args, ask = given.over(saved_settings(model_args)).build()
     check_weight_files(model_args)

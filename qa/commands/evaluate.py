@@ -11,6 +11,7 @@ from qa.evaluation.inputs import (
     warn_of_other_task,
     warn_of_replaced_answers,
 )
+from qa.evaluation.predictions import evaluate_predictions
 from qa.evaluation.report import compare_with, difference_rows, write_report
 from qa.evaluation.results import count_rows, save_best_threshold, score_rows, write_evaluation
 from qa.io.files import check_writable, make_folder, write_json
@@ -26,7 +27,6 @@ from qa.runtime.errors import UserError
 from qa.runtime.gpu_settings import SHARE_WINDOWS, cap_gpu_memory, use_expandable_segments, use_freest_gpu
 from qa.runtime.gpus import warn_of_unused_gpu
 from qa.runtime.process import allow_tf32, configure_process
-from qa.training.evaluate import check_model, evaluate_model, evaluate_predictions
 
 
 def evaluate(argv: list[str], description: str) -> None:
@@ -49,7 +49,11 @@ def evaluate(argv: list[str], description: str) -> None:
     check_writable("output_dir", args.output_dir)
     if model_args.cache_dir:
         check_writable("cache_dir", model_args.cache_dir)
-    tokenizer = check_model(model_args, args, eval_args)
+    tokenizer = None
+    if not eval_args.predictions:
+        from qa.training.evaluate import check_model, evaluate_model  # and with it the Trainer, which takes seconds
+
+        tokenizer = check_model(model_args, args, eval_args)
 
     settings = read_settings(saved)
     check_saved_file(settings, data_args.validation_file)

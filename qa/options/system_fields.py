@@ -47,7 +47,7 @@ SYSTEM_FIELDS = (
     Option("ddp_static_graph", "several devices", changes_result="never", kind=bool),
     Option("ddp_backend", "several devices", changes_result="never"),
     Option("ddp_timeout", "several devices", changes_result="never", kind=int),
-    Option("fsdp", "several devices"),
+    Option("fsdp", "several devices", kind=None),
     Option("fsdp_config", "several devices"),
     Option("deepspeed", "several devices"),
     Option("local_rank", "several devices", saved=False, kind=int),

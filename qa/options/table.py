@@ -64,6 +64,7 @@ TrainingRows = dataclasses.make_dataclass(
     [
         (row.name, row.kind, dataclasses.field(default=row.default, metadata={"option": row}))
         for row in (*FIELDS, *SYSTEM_FIELDS)
+        if row.kind
     ],
     bases=(OurTrainingOptions,),
 )
