@@ -6,7 +6,14 @@ from qa.options.training_fields import Interval
 SYSTEM_FIELDS = (
     # The Hub
     Option(
-        "push_to_hub", "Hub", "Publish the finished model.", False, common=True, changes_result="never", private=True
+        "push_to_hub",
+        "Hub",
+        "Publish the finished model.",
+        False,
+        common=True,
+        changes_result="never",
+        private=True,
+        kind=bool,
     ),
     Option("hub_model_id", "Hub", "Repository name: USER/NAME.", common=True, changes_result="never", private=True),
     Option("hub_private_repo", "Hub", changes_result="never", private=True, kind=bool),
