@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from qa.io.files import require_file
-from qa.io.nearest import did_you_mean
+from qa.io.nearest import did_you_mean, nearest_path
 from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.help import HELP_FLAGS
 from qa.options.parser import GivenOptions, UnknownOption, read_options
@@ -54,9 +54,11 @@ def check_sources(model_args: ModelArguments, data_args: DataArguments, needs_mo
     if data_args.demo_dir:
         return
     model = model_args.config_name or model_args.model_name_or_path
-    for name in (model_args.tokenizer_name or model, model if needs_model else None):
-        if name:
-            check_model_path(name)
+    names = [name for name in (model_args.tokenizer_name or model, model if needs_model else None) if name]
+    for name in names:
+        check_model_path(name)
+    if any(nearest_path(name) for name in names if not Path(name).expanduser().exists()):
+        return  # a mistyped folder, or a name on the Hub, which has to be asked before data are looked for
     errors = []
     for path in (*(data_args.train_file or []), data_args.validation_file):
         try:
