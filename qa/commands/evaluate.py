@@ -4,6 +4,7 @@ from pathlib import Path
 
 from qa.data.splits import has_unanswerable
 from qa.evaluation.collapse import detect_collapse
+from qa.evaluation.evaluator import Evaluation
 from qa.evaluation.inputs import (
     check_saved_file,
     load_validation,
@@ -14,6 +15,7 @@ from qa.evaluation.inputs import (
 from qa.evaluation.predictions import evaluate_predictions
 from qa.evaluation.report import compare_with, difference_rows, write_report
 from qa.evaluation.results import count_rows, save_best_threshold, score_rows, write_evaluation
+from qa.evaluation.scores import Scores
 from qa.io.files import check_writable, make_folder, write_json
 from qa.io.run_folder import COMPARISON, name_evaluation
 from qa.model.device import uses_tf32
@@ -72,7 +74,18 @@ def evaluate(argv: list[str], description: str) -> None:
         files = eval_args.logits, eval_args.save_logits
         evaluation = evaluate_model(model_args, data_args, args, tokenizer, split, unanswerable, *files)
 
-    comparison = compare_with(evaluation, name_evaluation(Path(eval_args.compare)), other) if other else None
+    write_and_print(output, evaluation, eval_args.compare, other)
+    if eval_args.save_best_threshold:
+        save_best_threshold(model_args.model_name_or_path, evaluation.metrics)
+
+
+def write_and_print(output: Path, evaluation: Evaluation, compared: str | None, other: Scores | None) -> None:
+    """Write an evaluation with its report, print the scores, and warn of a model that has collapsed.
+
+    Args:
+        compared: the folder of another evaluation. other: its scores.
+    """
+    comparison = compare_with(evaluation, name_evaluation(Path(compared)), other) if compared and other else None
     write_evaluation(output, evaluation)
     if comparison:
         write_json(output / COMPARISON, comparison)
@@ -81,5 +94,3 @@ def evaluate(argv: list[str], description: str) -> None:
     print(table([*score_rows(evaluation.metrics), *changes, *count_rows(evaluation), ("report", report)]))
     if warning := detect_collapse(evaluation):
         warn(f"warning: {warning}")
-    if eval_args.save_best_threshold:
-        save_best_threshold(model_args.model_name_or_path, evaluation.metrics)
