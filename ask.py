@@ -30,68 +30,29 @@ if __name__ == "__main__":
     from qa.options.help import print_help_if_asked
 
     print_help_if_asked("ask", __doc__)  # before the libraries load
+else:
+    from qa.inference.answerer import QuestionAnswerer
+    from qa.inference.pipeline import pipeline
+
+    __all__ = ["QuestionAnswerer", "pipeline"]
 
 
-from pathlib import Path
-
-from qa.data.streams import name_of, read_text
-from qa.inference.answerer import QuestionAnswerer
-from qa.inference.batch_file import answer_file, print_json_lines, read_questions
-from qa.inference.pipeline import pipeline
-from qa.inference.terminal import ask_repeatedly, print_answers
-from qa.io.files import STDIO, is_device
-from qa.model.weight_files import check_weight_files
 from qa.options.arguments import AskArguments, DataArguments, ModelArguments
-from qa.options.combinations import check_ask_options, warn_of_unused_threshold
+from qa.options.combinations import check_ask_options
+from qa.options.early import check_model_path
 from qa.options.parser import read_options
-from qa.options.saved import saved_settings
-from qa.runtime.console import table
-from qa.runtime.errors import UserError
-from qa.runtime.gpu_settings import cap_gpu_memory, use_freest_gpu
-from qa.runtime.gpus import warn_of_unused_gpu
-from qa.runtime.process import allow_tf32, configure_process, run_command
-
-__all__ = ["QuestionAnswerer", "pipeline"]
+from qa.runtime.process import run_command
 
 
 def main() -> None:
-    configure_process()
-    kinds = ModelArguments, DataArguments, AskArguments
-    given = read_options(kinds, description=__doc__)
+    given = read_options((ModelArguments, DataArguments, AskArguments), description=__doc__)
     model_args, _, ask = given.build()
-    check_ask_options(model_args, ask)  # errors of the command line before those of saved settings
-    model_args, data_args, ask = given.over(saved_settings(model_args)).build()
-    check_weight_files(model_args)
-    if ask.device is None:
-        use_freest_gpu("--device cuda:0 takes another")
-        warn_of_unused_gpu("--device cpu")
-    warn_of_unused_threshold(given.value("null_score_diff_threshold"), ask, data_args)
-    context = read_text(ask.context_file) if ask.context_file else ask.context
-    rows = list(read_questions(ask.input, context)) if ask.input else []
-    if ask.input and not rows:
-        raise UserError(f"{name_of(ask.input)}: contains no questions")
-    answerer = QuestionAnswerer.load(
-        model_args,
-        data_args,
-        ask.device,
-        precision=ask.precision,
-        top_k=ask.top_k,
-        handle_impossible_answer=ask.handle_impossible_answer,
-        align_to_words=ask.align_to_words,
-        batch_size=ask.per_device_eval_batch_size,
-    )
-    cap_gpu_memory(answerer.device)
-    allow_tf32(answerer.device.type == "cuda" and ask.precision != "fp32")
-    if ask.input and ask.output in (None, STDIO):
-        print_json_lines(answerer, rows)
-    elif ask.input:
-        answer_file(answerer, rows, Path(ask.output))
-        if not is_device(Path(ask.output)):  # such as /dev/stdout
-            print(table([("questions", f"{len(rows):,}"), ("answers", ask.output)]))
-    elif ask.question:
-        print_answers(next(answerer.stream([(ask.question, context)])), context)
-    else:
-        ask_repeatedly(answerer, context)
+    check_ask_options(model_args, ask)
+    check_model_path(model_args.model_name_or_path)
+
+    from qa.commands.ask import answer
+
+    answer(given)
 
 
 if __name__ == "__main__":

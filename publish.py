@@ -26,25 +26,24 @@ if __name__ == "__main__":
 
 from pathlib import Path
 
-from qa.hub import publish as hub
-from qa.hub.dry_run import describe_upload
 from qa.io.nearest import did_you_mean
 from qa.options.arguments import PublishArguments
 from qa.options.parser import parse_arguments
 from qa.runtime.errors import UserError
-from qa.runtime.process import configure_process, run_command
+from qa.runtime.process import run_command
 
 
 def main() -> None:
-    configure_process()
     (args,) = parse_arguments((PublishArguments,), description=__doc__)
     if not args.model_dir or not args.hub_model_id:
         raise UserError("both are needed: --model_dir my_qa_model --hub_model_id USER/NAME")
     folder = Path(args.model_dir).expanduser()
     if not folder.is_dir():
         raise UserError(f"model_dir {args.model_dir}: no such folder{did_you_mean(folder)}")
-    target = hub.Target(args.hub_model_id, args.private, args.revision, args.tag)
-    print(describe_upload(folder, target) if args.dry_run else f"published: {hub.push(folder, target)}")
+
+    from qa.commands.publish import publish
+
+    publish(folder, args.hub_model_id, args)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import hashlib
 import io
 from pathlib import Path
 
-import datasets
 import pyarrow as pa
 
 from qa.io.files import writing
@@ -41,6 +40,8 @@ def cache_folder(cache_dir: str | None, name: str) -> Path:
     Raises:
         UserError: the folder cannot be created.
     """
+    import datasets
+
     folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser() / name
     with writing(folder, CACHE_ADVICE):
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,18 +6,33 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import tokenizers
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 from filelock import FileLock
 
 from qa.data import make_windows
 from qa.data.cache import CACHE_ADVICE, cache_folder, table_key
 from qa.data.tokenized_text import context_first
-from qa.data.windows import FEATURES, WINDOW_FORMAT, WindowSettings
+from qa.data.windows import WINDOW_FORMAT, WindowSettings
 from qa.io.files import writing
 from qa.options.arguments import DataArguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+FEATURES = Features(
+    {
+        "example_index": Value("int64"),  # row of the window's example
+        "input_ids": List(Value("int32")),
+        "token_type_ids": List(Value("int8")),
+        "offset_mapping": List(List(Value("int32"), length=2)),  # of the context tokens only, [start, end)
+        "context_start": Value("int32"),  # position of the first context token
+        "cls_index": Value("int32"),
+        "start_positions": Value("int32"),
+        "end_positions": Value("int32"),
+        "question_cut": Value("bool"),
+        "length": Value("int32"),
+    }
+)
 
 
 def content_key(examples: Dataset, tokenizer: "PreTrainedTokenizerFast", settings: WindowSettings) -> str:

@@ -10,34 +10,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import Dataset, Features, List, Value
 
 from qa.options.arguments import DataArguments
 from qa.runtime.console import count
 from qa.runtime.errors import UserError
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
 
 WINDOW_FORMAT = 1  # part of the cache key: increment it whenever the content of windows changes
-FEATURES = Features(
-    {
-        "example_index": Value("int64"),  # row of the window's example
-        "input_ids": List(Value("int32")),
-        "token_type_ids": List(Value("int8")),
-        "offset_mapping": List(List(Value("int32"), length=2)),  # of the context tokens only, [start, end)
-        "context_start": Value("int32"),  # position of the first context token
-        "cls_index": Value("int32"),
-        "start_positions": Value("int32"),
-        "end_positions": Value("int32"),
-        "question_cut": Value("bool"),
-        "length": Value("int32"),
-    }
-)
 PART = 5_000  # examples whose windows are in memory together
 
 
-def column(windows: Dataset, name: str) -> np.ndarray:
+def column(windows: "Dataset", name: str) -> np.ndarray:
     """Return a column of numbers (W,), without a Python object for each."""
     return windows.with_format("numpy")[name][:] if windows._indices is not None else windows.data[name].to_numpy()
 
@@ -73,7 +59,7 @@ class WindowArrays:
     tokens: np.ndarray  # (W + 1,)
 
     @classmethod
-    def from_dataset(cls, windows: Dataset) -> "WindowArrays":
+    def from_dataset(cls, windows: "Dataset") -> "WindowArrays":
         table = windows.with_format("arrow")[:] if windows._indices is not None else windows.data.table
         column = {
             name: table[name].to_numpy()
@@ -88,7 +74,7 @@ class WindowArrays:
         return len(self.length)
 
     @classmethod
-    def parts(cls, examples: Dataset, windows: Dataset) -> Iterator[tuple[int, Dataset, "WindowArrays"]]:
+    def parts(cls, examples: "Dataset", windows: "Dataset") -> Iterator[tuple[int, "Dataset", "WindowArrays"]]:
         """Yield the first row, the examples and their windows for ``PART`` examples at a time, which bounds the memory.
 
         ``example_index`` is relative to the first row of the part.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qa.data.windows import WindowArrays
-from qa.evaluation.squad_metric import best_scores, normalize_answer
+from qa.evaluation.official_scores import best_scores, normalize_answer
 
 DRAWS = 1 << 20  # questions drawn together; bounds the memory
 QUESTION_WORDS = {"whom": "who", "whose": "who"} | {

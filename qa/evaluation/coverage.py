@@ -12,7 +12,7 @@ from qa.data.labels import first_answer
 from qa.data.statistics import count_questions, is_reachable
 from qa.data.windows import WindowArrays, column
 from qa.evaluation.evaluator import Evaluator
-from qa.evaluation.squad_metric import f1_score
+from qa.evaluation.official_scores import f1_score
 from qa.options.arguments import DataArguments
 from qa.runtime.errors import UserError
 

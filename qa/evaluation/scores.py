@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset
 
-from qa.evaluation.squad_metric import question_scores, totals_v1, totals_v2
+from qa.evaluation.official_scores import question_scores, totals_v1, totals_v2
 from qa.runtime.errors import UserError
 
 

@@ -2,13 +2,16 @@
 
 import bisect
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from datasets import Dataset
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from transformers import TrainingArguments
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 LABELS = "start_positions", "end_positions"
 CPU_TOKENS = 1536  # in a batch for each thread of a CPU: larger ones leave its caches and are no faster
@@ -22,7 +25,7 @@ class WindowRows(TorchDataset):
         columns: columns to read, if the windows have them; None for all.
     """
 
-    def __init__(self, windows: Dataset, columns: Sequence[str] | None = None):
+    def __init__(self, windows: "Dataset", columns: Sequence[str] | None = None):
         if columns is not None:
             windows = windows.select_columns([name for name in columns if name in windows.column_names])
         self.windows = windows.with_format("arrow")

@@ -14,6 +14,7 @@ from qa.io.files import is_disk_error
 from qa.io.nearest import did_you_mean, nearest_path
 from qa.io.run_folder import CONFIG
 from qa.options.arguments import ModelArguments
+from qa.options.early import check_model_path
 from qa.runtime.console import warn
 from qa.runtime.errors import UserError, one_line, writing_error
 
@@ -89,12 +90,8 @@ def announce(name: str) -> None:
     Raises:
         UserError: the name is that of a file, or a path where there is no folder.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
-        raise UserError(f"{name} is a file: give the folder of the model")
-    if not path.exists():
-        if name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise UserError(f"{name}: no such folder{did_you_mean(name)}")
+    check_model_path(name)
+    if not Path(name).expanduser().exists():
         hint = f" (there is no such folder{did_you_mean(name)})" if nearest_path(name) else ""
         warn(f"looking for {name} on the Hub{hint}")
 

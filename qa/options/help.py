@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from qa.options.arguments import GROUPS
 from qa.options.option import Option, value_type
 from qa.options.table import OTHERS, RUN, find_option
+from qa.runtime.console import process_rank
 from qa.runtime.process import run_command
 from qa.runtime.streams import CLOSED_PIPE
 
@@ -21,13 +22,16 @@ WIDTH, INDENT = 80, 32  # columns of a line, and of the names
 def print_help_if_asked(command: str, description: str, config: Path | None = None) -> None:
     """Print the common options of a command and exit if the command line has ``-h`` or ``--help``.
 
-    A command calls this before it imports torch or transformers, which take seconds and are not needed for it.
+    Of several processes only the main one prints. A command calls this before it imports torch or transformers, which
+    take seconds and are not needed for it.
 
     Args:
         config: the file that the command reads where ``--config`` names none; its values are shown as defaults.
     """
     if not {"-h", "--help"} & set(sys.argv[1:]):
         return
+    if process_rank():
+        sys.exit()
     rows = [row for row in (*OTHERS, *RUN) if row.common]
     try:
         run_command(lambda: print(common_help(command, description, rows, config)))

@@ -34,6 +34,8 @@ class Option:
         excludes: mutually exclusive options: setting both on one level (command line, file) is an error; one set on a
             higher level replaces the other on a lower level.
         planned: chosen by the planner, and kept when a run is resumed.
+        kind: type of a field of ``TrainingArguments``; text where only the libraries know the choices, None where only
+            they know how it is written.
         refused: why the field of ``TrainingArguments`` must keep its default.
         instead: what to write instead of this name of an older release or another program, which is always an error.
     """
@@ -52,6 +54,7 @@ class Option:
     belongs_to: Literal["", "run", "data", "sources"] = ""
     excludes: tuple[str, ...] = ()
     planned: bool = False
+    kind: Any = str
     refused: str = ""
     instead: str = ""
 

@@ -29,6 +29,14 @@ from qa.runtime.errors import UserError, one_line
 DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"  # hyphens, and what word processors make of them
 
 
+class UnknownOption(UserError):
+    """An option that the command does not have."""
+
+    def __init__(self, message: str, name: str):
+        super().__init__(message)
+        self.name = name
+
+
 class StoreOnce(argparse.Action):
     """Store the values of a list option; a second occurrence is an error, as it would replace the first."""
 
@@ -86,7 +94,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def unknown(self, name: str) -> str:
         """Return the error message for an unknown option."""
-        written, name = name, name.lstrip(DASHES).replace("-", "_")
+        written, name = name, plain_name(name)
         if written != name in self.names:
             return f"unknown option {written}: write {name}"
         if instead := find_option(name).instead:
@@ -114,7 +122,7 @@ class ArgumentParser(argparse.ArgumentParser):
             if name in self.refused:
                 raise UserError(self.unknown(name))
         if rest:
-            raise UserError(self.unexpected(rest[0]))
+            raise UnknownOption(self.unexpected(rest[0]), plain_name(rest[0]))
         return values
 
     def unexpected(self, word: str) -> str:
@@ -130,6 +138,11 @@ class ArgumentParser(argparse.ArgumentParser):
             return f"unexpected {name + '=...'!r}: write --{name}=..."
         hint = f": did you mean --config {word}?" if word.endswith((".yaml", ".yml", ".json")) else ""
         return f"unexpected {word!r}{hint}"
+
+
+def plain_name(word: str) -> str:
+    """Return the name of an option as in the table, from a word of a command line."""
+    return word.lstrip(DASHES).partition("=")[0].replace("-", "_")
 
 
 def spellings(name: str) -> list[str]:
@@ -254,7 +267,7 @@ def read_config(path: str, parser: ArgumentParser, skip: Container[str] = ()) ->
         if name in skip:
             continue
         if name not in parser.names or name in parser.refused:
-            raise UserError(f"{place}: {parser.unknown(name)}")
+            raise UnknownOption(f"{place}: {parser.unknown(name)}", name)
         if name in seen:
             raise UserError(f"{place}: {name} is set twice")
         seen.add(name)

@@ -111,6 +111,10 @@ def read_settings(path: str | Path | None) -> dict:
 
 def find_file(args: ModelArguments, name: str) -> str | None:
     """Return the path of one file of a model, downloaded if need be; None if the model has no such file."""
+    folder = Path(args.model_name_or_path or "")
+    if folder.is_dir():  # found without transformers, which takes seconds to import
+        return str(folder / name) if (folder / name).is_file() else None
+
     from transformers.utils import cached_file
 
     return cached_file(

@@ -1,7 +1,8 @@
 """The table of options: one row for each name that is known in ``settings.yaml`` or on a command line.
 
-Our own options are rows in their dataclasses, the fields of ``TrainingArguments`` in ``training_fields``, and names
-that are options elsewhere, or were in older releases, in this module and in ``other_programs``.
+Our own options are rows in their dataclasses, the fields of ``TrainingArguments`` in ``training_fields`` and
+``system_fields``, and names that are options elsewhere, or were in older releases, in this module and in
+``other_programs``.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import dataclasses
 from qa.options.arguments import COMMAND_KINDS, DataArguments, ModelArguments
 from qa.options.option import Option
 from qa.options.other_programs import EXAMPLES, RELEASE_4
+from qa.options.system_fields import SYSTEM_FIELDS
 from qa.options.training_fields import FIELDS, OurTrainingOptions
 
 OLD_NAMES = (
@@ -51,10 +53,21 @@ def rows_of(kind: type) -> list[Option]:
 
 
 # Options of train.py, and so of settings.yaml; then those of other commands, some with the same names.
-TRAINING = (*rows_of(OurTrainingOptions), *FIELDS)
+TRAINING = (*rows_of(OurTrainingOptions), *FIELDS, *SYSTEM_FIELDS)
 RUN = (*rows_of(ModelArguments), *rows_of(DataArguments), *TRAINING)
 OTHERS = tuple(row for kind in COMMAND_KINDS for row in rows_of(kind))
 TABLE = {row.name: row for row in (*OTHERS, *RUN, *OLD_NAMES, *EXAMPLES, *RELEASE_4)}
+
+# The options of training as a dataclass to parse them with, before ``TrainingOptions`` and the libraries are loaded.
+TrainingRows = dataclasses.make_dataclass(
+    "TrainingRows",
+    [
+        (row.name, row.kind, dataclasses.field(default=row.default, metadata={"option": row}))
+        for row in (*FIELDS, *SYSTEM_FIELDS)
+        if row.kind
+    ],
+    bases=(OurTrainingOptions,),
+)
 
 
 def find_option(name: str) -> Option:

@@ -1,8 +1,14 @@
-"""The options of training: our own, and a row for each field of ``TrainingArguments``, which is not imported."""
+"""The options of training: our own, and a row for each field of ``TrainingArguments``, which is not imported.
+
+Those for the Hub, logging, data loading and several devices are in ``system_fields``.
+"""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from qa.options.option import Option, Precision, option
+
+Interval = Literal["no", "steps", "epoch"]
 
 
 @dataclass
@@ -71,7 +77,7 @@ FIELDS = (
         belongs_to="run",
     ),
     # Optimization
-    Option("learning_rate", "optimization", "Peak learning rate.", 5e-5, common=True, published="always"),
+    Option("learning_rate", "optimization", "Peak learning rate.", 5e-5, common=True, published="always", kind=float),
     Option("lr_scheduler_type", "optimization", published="always"),
     Option("lr_scheduler_kwargs", "optimization", published="if_set"),
     Option(
@@ -81,22 +87,39 @@ FIELDS = (
         0,
         common=True,
         published="always",
+        kind=float,
     ),
-    Option("num_train_epochs", "optimization", "Epochs of training.", 3.0, common=True, published="always"),
-    Option("max_steps", "optimization", published="always"),
+    Option("num_train_epochs", "optimization", "Epochs of training.", 3.0, common=True, published="always", kind=float),
+    Option("max_steps", "optimization", published="always", kind=int),
     Option("optim", "optimization", published="always"),
     Option("optim_args", "optimization", published="if_set"),
     Option("optim_target_modules", "optimization"),
-    Option("adam_beta1", "optimization", published="always"),
-    Option("adam_beta2", "optimization", published="always"),
-    Option("adam_epsilon", "optimization", published="always"),
-    Option("weight_decay", "optimization", "Weight decay, except for biases.", 0.0, common=True, published="always"),
-    Option("max_grad_norm", "optimization", published="always"),
-    Option("label_smoothing_factor", "optimization", refused="the loss does not support label smoothing"),
-    Option("neftune_noise_alpha", "optimization", published="if_set"),
-    Option("seed", "optimization", "Seed for weights, dropout and data order.", 42, common=True, published="always"),
-    Option("data_seed", "optimization", published="if_set"),
-    Option("full_determinism", "optimization"),
+    Option("adam_beta1", "optimization", published="always", kind=float),
+    Option("adam_beta2", "optimization", published="always", kind=float),
+    Option("adam_epsilon", "optimization", published="always", kind=float),
+    Option(
+        "weight_decay",
+        "optimization",
+        "Weight decay, except for biases.",
+        0.0,
+        common=True,
+        published="always",
+        kind=float,
+    ),
+    Option("max_grad_norm", "optimization", published="always", kind=float),
+    Option("label_smoothing_factor", "optimization", refused="the loss does not support label smoothing", kind=float),
+    Option("neftune_noise_alpha", "optimization", published="if_set", kind=float),
+    Option(
+        "seed",
+        "optimization",
+        "Seed for weights, dropout and data order.",
+        42,
+        common=True,
+        published="always",
+        kind=int,
+    ),
+    Option("data_seed", "optimization", published="if_set", kind=int),
+    Option("full_determinism", "optimization", kind=bool),
     # Batches and memory
     Option(
         "per_device_train_batch_size",
@@ -107,6 +130,7 @@ FIELDS = (
         changes_result="unless_same_step",
         published="always",
         planned=True,
+        kind=int,
     ),
     Option(
         "gradient_accumulation_steps",
@@ -117,6 +141,7 @@ FIELDS = (
         changes_result="unless_same_step",
         published="always",
         planned=True,
+        kind=int,
     ),
     Option(
         "per_device_eval_batch_size",
@@ -126,6 +151,7 @@ FIELDS = (
         common=True,
         changes_result="never",
         planned=True,
+        kind=int,
     ),
     Option(
         "train_sampling_strategy",
@@ -135,44 +161,80 @@ FIELDS = (
         common=True,
         published="always",
     ),
-    Option("activation_checkpointing", "batches and memory", changes_result="never", published="if_set", planned=True),
+    Option(
+        "activation_checkpointing",
+        "batches and memory",
+        changes_result="never",
+        published="if_set",
+        planned=True,
+        kind=bool,
+    ),
     Option("activation_checkpointing_kwargs", "batches and memory"),
-    Option("gradient_checkpointing", "batches and memory", saved=False),  # the same as activation_checkpointing
+    Option("gradient_checkpointing", "batches and memory", kind=bool, saved=False),  # same as activation_checkpointing
     Option("gradient_checkpointing_kwargs", "batches and memory", saved=False),
-    Option("auto_find_batch_size", "batches and memory", refused="gpu_memory_gb: auto finds a batch that fits"),
-    Option("torch_empty_cache_steps", "batches and memory"),
-    Option("average_tokens_across_devices", "batches and memory"),
+    Option(
+        "auto_find_batch_size", "batches and memory", refused="gpu_memory_gb: auto finds a batch that fits", kind=bool
+    ),
+    Option("torch_empty_cache_steps", "batches and memory", kind=int),
+    Option("average_tokens_across_devices", "batches and memory", kind=bool, default=True),
     Option("length_column_name", "batches and memory"),
-    Option("remove_unused_columns", "batches and memory"),
+    Option("remove_unused_columns", "batches and memory", kind=bool, default=True),
     # Precision, kernels, compilation
-    Option("bf16", "compilation", published="always"),
-    Option("fp16", "compilation", published="always"),
-    Option("bf16_full_eval", "compilation"),
-    Option("fp16_full_eval", "compilation"),
-    Option("tf32", "compilation"),
-    Option("torch_compile", "compilation"),
+    Option("bf16", "compilation", published="always", kind=bool),
+    Option("fp16", "compilation", published="always", kind=bool),
+    Option("bf16_full_eval", "compilation", kind=bool),
+    Option("fp16_full_eval", "compilation", kind=bool),
+    Option("tf32", "compilation", kind=bool),
+    Option("torch_compile", "compilation", kind=bool),
     Option("torch_compile_backend", "compilation"),
     Option("torch_compile_mode", "compilation"),
-    Option("use_liger_kernel", "compilation"),
+    Option("use_liger_kernel", "compilation", kind=bool),
     Option("liger_kernel_config", "compilation"),
-    Option("use_cache", "compilation"),
-    Option("use_cpu", "compilation", changes_result="never"),  # the precision, which is compared, may
+    Option("use_cache", "compilation", kind=bool),
+    Option("use_cpu", "compilation", changes_result="never", kind=bool),  # the precision, which is compared, may
     # Evaluation and checkpoints
-    Option("eval_strategy", "evaluation and checkpoints", "no, steps or epoch.", "no", common=True, published="if_set"),
-    Option("eval_steps", "evaluation and checkpoints"),
-    Option("eval_delay", "evaluation and checkpoints"),
-    Option("eval_on_start", "evaluation and checkpoints"),
-    Option("eval_accumulation_steps", "evaluation and checkpoints"),
-    Option("eval_use_gather_object", "evaluation and checkpoints"),
+    Option(
+        "eval_strategy",
+        "evaluation and checkpoints",
+        "no, steps or epoch.",
+        "no",
+        common=True,
+        published="if_set",
+        kind=Interval,
+    ),
+    Option("eval_steps", "evaluation and checkpoints", kind=float),
+    Option("eval_delay", "evaluation and checkpoints", kind=float),
+    Option("eval_on_start", "evaluation and checkpoints", kind=bool),
+    Option("eval_accumulation_steps", "evaluation and checkpoints", kind=int),
+    Option("eval_use_gather_object", "evaluation and checkpoints", kind=bool),
     Option(
         "prediction_loss_only",
         "evaluation and checkpoints",
         refused="evaluation needs the logits",
+        kind=bool,
     ),
-    Option("batch_eval_metrics", "evaluation and checkpoints", refused="metrics are computed over all questions"),
-    Option("eval_do_concat_batches", "evaluation and checkpoints", refused="metrics need all windows in one array"),
-    Option("include_for_metrics", "evaluation and checkpoints", refused="metrics are computed from logits only"),
-    Option("label_names", "evaluation and checkpoints", refused="the labels are start_positions and end_positions"),
+    Option(
+        "batch_eval_metrics", "evaluation and checkpoints", refused="metrics are computed over all questions", kind=bool
+    ),
+    Option(
+        "eval_do_concat_batches",
+        "evaluation and checkpoints",
+        refused="metrics need all windows in one array",
+        kind=bool,
+        default=True,
+    ),
+    Option(
+        "include_for_metrics",
+        "evaluation and checkpoints",
+        refused="metrics are computed from logits only",
+        kind=list[str],
+    ),
+    Option(
+        "label_names",
+        "evaluation and checkpoints",
+        refused="the labels are start_positions and end_positions",
+        kind=list[str],
+    ),
     Option(
         "save_strategy",
         "evaluation and checkpoints",
@@ -180,18 +242,25 @@ FIELDS = (
         "steps",
         common=True,
         published="if_set",
+        kind=Literal["no", "steps", "epoch", "best"],
     ),
-    Option("save_steps", "evaluation and checkpoints"),
-    Option("save_on_each_node", "evaluation and checkpoints"),
-    Option("save_only_model", "evaluation and checkpoints"),
+    Option("save_steps", "evaluation and checkpoints", kind=float),
+    Option("save_on_each_node", "evaluation and checkpoints", kind=bool),
+    Option("save_only_model", "evaluation and checkpoints", kind=bool),
     Option(
         "save_total_limit",
         "evaluation and checkpoints",
         "Checkpoints to keep.",
         common=True,
         changes_result="never",
+        kind=int,
     ),
-    Option("enable_jit_checkpoint", "evaluation and checkpoints", refused="SIGTERM saves a checkpoint in any case"),
+    Option(
+        "enable_jit_checkpoint",
+        "evaluation and checkpoints",
+        refused="SIGTERM saves a checkpoint in any case",
+        kind=bool,
+    ),
     Option(
         "load_best_model_at_end",
         "evaluation and checkpoints",
@@ -199,6 +268,7 @@ FIELDS = (
         False,
         common=True,
         published="if_set",
+        kind=bool,
     ),
     Option(
         "metric_for_best_model",
@@ -207,7 +277,7 @@ FIELDS = (
         common=True,
         published="if_set",
     ),
-    Option("greater_is_better", "evaluation and checkpoints"),
+    Option("greater_is_better", "evaluation and checkpoints", kind=bool),
     Option(
         "resume_from_checkpoint",
         "evaluation and checkpoints",
@@ -216,56 +286,9 @@ FIELDS = (
         private=True,
         saved=False,
     ),
-    Option("ignore_data_skip", "evaluation and checkpoints"),
-    Option("restore_callback_states_from_checkpoint", "evaluation and checkpoints"),
-    Option("do_train", "evaluation and checkpoints", changes_result="never"),
-    Option("do_eval", "evaluation and checkpoints", changes_result="never"),
-    Option("do_predict", "evaluation and checkpoints", changes_result="never"),
-    # The Hub
-    Option(
-        "push_to_hub", "Hub", "Publish the finished model.", False, common=True, changes_result="never", private=True
-    ),
-    Option("hub_model_id", "Hub", "Repository name: USER/NAME.", common=True, changes_result="never", private=True),
-    Option("hub_private_repo", "Hub", changes_result="never", private=True),
-    Option("hub_strategy", "Hub", changes_result="never", private=True),
-    Option("hub_always_push", "Hub", changes_result="never", private=True),
-    Option("hub_revision", "Hub", changes_result="never", private=True),
-    # Logging
-    Option("logging_strategy", "logging", changes_result="never"),
-    Option("logging_steps", "logging", changes_result="never"),
-    Option("logging_first_step", "logging", changes_result="never"),
-    Option("log_on_each_node", "logging", changes_result="never"),
-    Option("log_level", "logging", changes_result="never"),
-    Option("log_level_replica", "logging", changes_result="never"),
-    Option("disable_tqdm", "logging", changes_result="never"),
-    Option("report_to", "logging", changes_result="never"),
-    Option("run_name", "logging", changes_result="never"),
-    Option("project", "logging"),
-    Option("trackio_space_id", "logging"),
-    Option("trackio_bucket_id", "logging"),
-    Option("trackio_static_space_id", "logging"),
-    Option("include_num_input_tokens_seen", "logging"),
-    Option("skip_memory_metrics", "logging"),
-    Option("debug", "logging"),
-    # Loading of batches
-    Option("dataloader_drop_last", "data loading", refused="evaluation needs every window"),
-    Option("dataloader_num_workers", "data loading", changes_result="never"),
-    Option("dataloader_pin_memory", "data loading", changes_result="never"),
-    Option("dataloader_persistent_workers", "data loading", changes_result="never"),
-    Option("dataloader_prefetch_factor", "data loading", changes_result="never"),
-    Option("dataloader_multiprocessing_context", "data loading", changes_result="never"),
-    Option("dataloader_in_order", "data loading", changes_result="never"),
-    # Several devices
-    Option("accelerator_config", "several devices", changes_result="never"),
-    Option("parallelism_config", "several devices"),
-    Option("ddp_find_unused_parameters", "several devices", changes_result="never"),
-    Option("ddp_bucket_cap_mb", "several devices", changes_result="never"),
-    Option("ddp_broadcast_buffers", "several devices", changes_result="never"),
-    Option("ddp_static_graph", "several devices", changes_result="never"),
-    Option("ddp_backend", "several devices", changes_result="never"),
-    Option("ddp_timeout", "several devices", changes_result="never"),
-    Option("fsdp", "several devices"),
-    Option("fsdp_config", "several devices"),
-    Option("deepspeed", "several devices"),
-    Option("local_rank", "several devices", saved=False),
+    Option("ignore_data_skip", "evaluation and checkpoints", kind=bool),
+    Option("restore_callback_states_from_checkpoint", "evaluation and checkpoints", kind=bool),
+    Option("do_train", "evaluation and checkpoints", changes_result="never", kind=bool),
+    Option("do_eval", "evaluation and checkpoints", changes_result="never", kind=bool),
+    Option("do_predict", "evaluation and checkpoints", changes_result="never", kind=bool),
 )

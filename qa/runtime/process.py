@@ -19,22 +19,25 @@ from qa.runtime.streams import CLOSED_PIPE, checked_streams
 REPORT_DELAY = 5  # seconds that other processes wait for the main one to report the same error
 
 
-def configure_process() -> None:
+def configure_process(reads_datasets: bool = True) -> None:
     """Configure the libraries for a command, and for the processes of a launcher.
 
-    Called first by every command's ``main``, before options are parsed. Of several processes only the main one
-    prints; ``run_command`` also reports errors that occur in another one only.
+    Every command calls this first once its options are read and the libraries are imported; from here on Ctrl-C raises
+    KeyboardInterrupt. Of several processes only the main one prints; ``run_command`` also reports errors that occur in
+    another one only.
+
+    Args:
+        reads_datasets: whether the command uses ``datasets``, which is not imported otherwise.
     """
-    import datasets  # the libraries are imported here, so that ``run_command`` needs none of them
-    import torch
+    import torch  # the libraries are imported here, so that ``run_command`` needs none of them
     from huggingface_hub.utils import disable_progress_bars
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # in a file, lines keep their order with those of stderr
     if not on_terminal():
-        datasets.disable_progress_bars()
         disable_progress_bars()
     transformers_logging.disable_progress_bar()  # of reading and writing weights; training has its own
     hub_logging.set_verbosity_error()  # hides its retries; a failed download is reported in one line
@@ -49,15 +52,17 @@ def configure_process() -> None:
             warn("note: MPS does not support several processes: they compute on the CPU")
     if process_rank():
         silence_process()
+    if reads_datasets and (process_rank() or not on_terminal()):
+        import datasets
+
+        datasets.disable_progress_bars()
 
 
 def silence_process() -> None:
     """Discard what this process prints to stdout and what its libraries log, until it ends."""
-    import datasets
     from transformers.utils import logging as transformers_logging
 
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
-    datasets.disable_progress_bars()
     transformers_logging.set_verbosity_error()
 
 
@@ -81,7 +86,6 @@ def run_command(main: Callable[[], None]) -> None:
     A ``UserError`` becomes one line on stderr and exit status 2, as does a standard output that cannot be written. A
     closed pipe ends the command silently.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     with checked_streams():
         status = exit_status(main)
         status = exit_status(lambda: sys.stdout.flush()) or status

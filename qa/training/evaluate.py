@@ -1,4 +1,4 @@
-"""Evaluate a model, logits saved from one, or a file of predictions: what evaluate_qa.py runs."""
+"""Evaluate a model, or logits saved from one: what evaluate_qa.py runs, unless it scores predictions."""
 
 import sys
 from pathlib import Path
@@ -11,8 +11,7 @@ from qa.data.examples import Split
 from qa.data.window_cache import load_windows
 from qa.data.windows import WindowArrays, WindowSettings, check_lengths
 from qa.evaluation.evaluator import Evaluation, Evaluator, Provenance, ScoredAnswers
-from qa.evaluation.inputs import describe_data, read_logits, read_null_odds, read_predictions
-from qa.evaluation.scores import gold_answers, score_predictions
+from qa.evaluation.inputs import describe_data, read_logits
 from qa.io.files import replacing
 from qa.model.device import device_precision
 from qa.model.device_errors import device_errors_in_one_line
@@ -23,40 +22,15 @@ from qa.model.weights import load_model
 from qa.options.arguments import DataArguments, EvaluationArguments, ModelArguments
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.distributed import on_main_process
-from qa.runtime.errors import UserError
 from qa.training.preflight import check_attention
 from qa.training.resolved import ResolvedRun, trainer_arguments
 from qa.training.trainer import QATrainer
 
 
-def evaluate_predictions(
-    data_args: DataArguments, split: Split, has_unanswerable: bool, path: str, odds_path: str | None
-) -> Evaluation:
-    """Score a file of predictions; with null odds (SQuAD 2.0) also at the best thresholds."""
-    if odds_path and not has_unanswerable:
-        raise UserError("null_odds are for SQuAD 2.0: all these questions have an answer")
-    references = gold_answers(split.examples)
-    predictions = read_predictions(path, references)
-    odds = read_null_odds(odds_path, references) if odds_path else None
-    scores = score_predictions(predictions, references, has_unanswerable, odds)
-    return Evaluation(
-        provenance=Provenance(data=describe_data(split, data_args), predictions=path),
-        examples=split.examples,
-        predictions=predictions,
-        scores=scores,
-        metrics=scores.totals,
-        has_unanswerable=has_unanswerable,
-        null_odds=odds,
-        best=scores if odds else None,
-    )
-
-
 def check_model(
     model_args: ModelArguments, args: TrainingOptions, eval_args: EvaluationArguments
-) -> PreTrainedTokenizerFast | None:
-    """Check the model before data are read, and return its tokenizer; None if predictions are scored without one."""
-    if eval_args.predictions:
-        return None
+) -> PreTrainedTokenizerFast:
+    """Check the model before data are read, and return its tokenizer."""
     tokenizer = load_tokenizer(model_args)
     if model_args.model_name_or_path:
         check_attention(args, load_config(model_args))

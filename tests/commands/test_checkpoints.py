@@ -50,7 +50,7 @@ def test_nothing_is_written_into_a_checkpoint(trained, tiny_data, tmp_path, name
     (tmp_path / "questions.jsonl").write_text('{"question": "Who?", "context": "Ann."}\n')
     questions = ("--input", tmp_path / "questions.jsonl")
     model = ("--model_name_or_path", folder)
-    for work in ("evaluate_qa.load_validation", "ask.QuestionAnswerer.load", "ask.read_questions"):
+    for work in ("qa.commands.evaluate.load_validation", "ask.QuestionAnswerer.load", "qa.commands.ask.read_questions"):
         monkeypatch.setattr(work, lambda *_, **__: pytest.fail("the work has begun"))
     for command, argv in (
         (evaluate_qa, (*model, "--output_dir", folder)),

@@ -19,7 +19,7 @@ import ask
 import evaluate_qa
 import preprocess
 import train
-from qa.evaluation.squad_metric import normalize_answer
+from qa.evaluation.official_scores import normalize_answer
 from qa.io.files import write_yaml
 from qa.options.arguments import REPOSITORY
 from qa.runtime.errors import UserError

@@ -16,7 +16,8 @@ from qa.data.examples import FEATURES as EXAMPLES
 from qa.data.make_windows import joining_template, make_windows, place_windows, ranges
 from qa.data.splits import load_splits
 from qa.data.tokenized_text import encode
-from qa.data.windows import FEATURES, WindowSettings
+from qa.data.window_cache import FEATURES
+from qa.data.windows import WindowSettings
 from qa.options.arguments import DataArguments
 
 PIECES = [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qa.evaluation import analysis
-from qa.evaluation.squad_metric import score_v2
+from qa.evaluation.official_scores import score_v2
 
 
 def test_interval_matches_the_normal_approximation():
@@ -108,7 +108,7 @@ def random_evaluation(seed: int, count: int = 60):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_threshold_curve_matches_the_metric(seed):
-    from qa.evaluation.squad_metric import question_scores
+    from qa.evaluation.official_scores import question_scores
 
     ids, answerable, references, texts, odds = random_evaluation(seed)
     exact, f1 = (np.array([part[key] for key in ids], float) for part in question_scores(texts, references, True))

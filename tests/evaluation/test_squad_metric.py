@@ -8,7 +8,7 @@ import pytest
 from helpers.published import PUBLISHED
 
 from qa.evaluation import squad_metric
-from qa.evaluation.squad_metric import best_scores, f1_score, normalize_answer
+from qa.evaluation.official_scores import best_scores, f1_score, normalize_answer
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ import ask
 from qa.data.demo import write_demo
 from qa.data.make_windows import joining_template, make_windows
 from qa.data.tokenized_text import TokenizedContext, whole_words
-from qa.data.windows import FEATURES, WindowArrays, WindowSettings
+from qa.data.window_cache import FEATURES
+from qa.data.windows import WindowArrays, WindowSettings
 from qa.evaluation.evaluator import Evaluator
 from qa.inference import answerer as answerer_module
 from qa.inference.batch_file import answer_file

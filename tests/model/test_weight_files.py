@@ -140,8 +140,9 @@ def hub(monkeypatch, tmp_path, model):
 
 
 def train_from_hub(tmp_path, *argv) -> str:
-    """Return the error of training the model on the Hub with data that do not exist."""
-    (tmp_path / "c.yaml").write_text("report_to: none\ntrain_file: nowhere.json\nvalidation_file: nowhere.json\n")
+    """Return the error of training the model on the Hub with data that cannot be read."""
+    (data := tmp_path / "broken.json").write_text("{")
+    (tmp_path / "c.yaml").write_text(f"report_to: none\ntrain_file: {data}\nvalidation_file: {data}\n")
     more = ("--config", tmp_path / "c.yaml", "--output_dir", tmp_path / "out", "--cache_dir", tmp_path / "cache")
     with pytest.raises(UserError) as error:
         run(train, "--model_name_or_path", "me/model", *more, *argv)
@@ -160,7 +161,7 @@ def test_a_pickle_on_the_hub_is_refused_with_the_revision_that_has_safetensors(h
     assert message.endswith("use the same weights in safetensors format: --model_revision refs/pr/3")
     assert not [line for line in hub.log if "resolve" in line and PICKLE in line], "it is not downloaded"
     again = train_from_hub(tmp_path, *re.search(r"--model_revision \S+", message)[0].split())
-    assert "nowhere.json" in again, "that revision's weights are accepted"
+    assert "broken.json" in again, "that revision's weights are accepted"
 
 
 def test_a_pickle_on_the_hub_without_a_conversion(hub, tmp_path):

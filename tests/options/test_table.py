@@ -18,7 +18,7 @@ from qa.options.arguments import (
 from qa.options.option import option, takes_list
 from qa.options.parser import ArgumentParser, boolean, parse_arguments, read_options
 from qa.options.saved import as_settings, with_full_paths
-from qa.options.table import OTHERS, RUN, TABLE, find_option
+from qa.options.table import OTHERS, RUN, TABLE, TrainingRows, find_option
 from qa.options.training_arguments import TrainingOptions, check_training
 from qa.runtime.errors import UserError
 
@@ -98,6 +98,21 @@ def test_fields_become_arguments_as_in_transformers(kind):
         assert list(action.choices or ()) == list(theirs[name].choices or ()), name
         for text in ("true", "7", "1e-5", "epoch"):
             assert converted(action, text) == converted(theirs[name], text), name
+
+
+def test_rows_parse_what_training_arguments_parses():
+    """Only choices that the libraries alone know are text here, and are checked once these are loaded."""
+    theirs = {action.dest: action for action in ArgumentParser((TrainingOptions,))._actions}
+    ours = {action.dest: action for action in ArgumentParser((TrainingRows,))._actions}
+    assert theirs.keys() - ours.keys() == {"hub_token", "fsdp"} and ours.keys() <= theirs.keys()
+    for name, action in ours.items():
+        their = theirs[name]
+        for attribute in ("option_strings", "nargs", "const"):
+            assert getattr(action, attribute) == getattr(their, attribute), name
+        if action.choices:
+            assert list(action.choices) == list(their.choices or ()), name
+        for text in ("true", "7", "1e-5", "epoch"):
+            assert text == converted(action, text) or converted(action, text) == converted(their, text), name
 
 
 def field_without_row(item: dataclasses.Field):

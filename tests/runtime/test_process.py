@@ -75,7 +75,9 @@ def library_imports() -> list[str]:
     statements: set[str] = set()
     for path in Path(REPOSITORY, "qa").rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, (ast.Import, ast.ImportFrom)) and not ast.unparse(node).startswith("from qa"):
+            if isinstance(node, (ast.Import, ast.ImportFrom)) and not ast.unparse(node).startswith(
+                ("from qa", "from .")
+            ):
                 statements.add(ast.unparse(node))
     return sorted(statement for statement in statements if "__future__" not in statement)
 
