@@ -65,7 +65,8 @@ def train(argv: list[str], test: dict[str, str], description: str) -> None:
     if args.plan:
         return
     cap_gpu_memory(args.device, named_size(args))
-    on_main_process(lambda: check_gpu_is_used(args, resolved.count_windows(args, len(data["train"].windows))))
+    trained_on = 0 if data_args.demo_dir else resolved.count_windows(args, len(data["train"].windows))
+    on_main_process(lambda: check_gpu_is_used(args, trained_on))
     with locked_output_folder(args):
         run_training(model_args, data_args, args, resolved, tokenizer, config, data)
     if args.push_to_hub and args.process_index == 0:

@@ -10,6 +10,8 @@ from helpers.gpus import BANNER, fake_nvidia_smi, hide_real_gpus, needs_shell
 
 import ask
 import evaluate_qa
+import train
+from qa.options.arguments import REPOSITORY
 from qa.runtime import gpus
 from qa.runtime.errors import UserError
 from qa.runtime.gpus import explain_unused_gpu
@@ -52,6 +54,14 @@ def test_a_long_run_is_refused_where_torch_cannot_use_the_gpu(cpu_build, tiny_da
         train_tiny(tiny_data, tiny_model, tmp_path / "run", "--max_steps", 65)  # 1,040 windows
     assert str(error.value) == f"{REASON}. To train on the CPU all the same: --use_cpu true"
     assert not (tmp_path / "run").exists()
+
+
+def test_the_demo_is_short_whatever_its_number_of_windows(cpu_build, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("qa.training.preflight.SHORT_RUN", 1)
+    demo = ("--config", REPOSITORY / "configs/demo.yaml", "--max_steps", 2, "--max_eval_samples", 4)
+    run(train, *demo, "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false")
+    assert f"note: {REASON}\n" in capsys.readouterr().err
 
 
 def test_a_short_run_prints_a_note_and_other_commands_too(cpu_build, tiny_data, tiny_model, tmp_path, capsys):
