@@ -20,7 +20,7 @@ from qa.model.cpu_precision import single_threaded
 from qa.model.device import AUTOCAST, answering_precision
 from qa.model.device_errors import device_errors_in_one_line, is_device_error
 from qa.model.loading import load_config, position_limit
-from qa.model.optimizations import keep_weights_in, prepare_model
+from qa.model.optimizations import keep_weights_in, prepare_model, register_attention
 from qa.model.padding import make_collator
 from qa.model.tokenizer import check_fit, check_null_answers, load_tokenizer
 from qa.model.weights import load_model
@@ -193,6 +193,7 @@ class QuestionAnswerer:
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state)
+        register_attention()
         self.cache_contexts()
 
     @torch.inference_mode()

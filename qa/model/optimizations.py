@@ -104,9 +104,10 @@ def padding_mask(attention_mask=None, mask_function=None, dtype=torch.float32, *
     return mask.masked_fill_(~attention_mask[:, None, None, :], torch.finfo(dtype).min)
 
 
-# With the import, so that a model sent to another process finds them there.
-AttentionInterface.register(PADDED_SDPA, sdpa_attention_forward)
-AttentionMaskInterface.register(PADDED_SDPA, padding_mask)
+def register_attention() -> None:
+    """Add our attention to those that transformers knows, which a process does that receives a prepared model, too."""
+    AttentionInterface.register(PADDED_SDPA, sdpa_attention_forward)
+    AttentionMaskInterface.register(PADDED_SDPA, padding_mask)
 
 
 def use_padding_mask(model: PreTrainedModel) -> None:
@@ -114,6 +115,7 @@ def use_padding_mask(model: PreTrainedModel) -> None:
 
     Only models that look up their attention by name can be switched.
     """
+    register_attention()
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(PADDED_SDPA)
 

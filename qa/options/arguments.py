@@ -233,7 +233,7 @@ class AskArguments:
     )
     align_to_words: bool = option(True, "Extend answers to whole words.", "ask", common=True)
     per_device_eval_batch_size: int = option(
-        16, "Windows of the longest kind per batch. Shorter ones go more to a batch.", "ask", common=True
+        16, "Windows per batch. Of the longest kind: shorter ones go more to a batch.", "ask", common=True
     )
     device: str | None = option(None, "cpu or cuda:1 (null: a GPU if available).", "ask", common=True)
     precision: Precision = option("auto", "auto, fp32, fp16 or bf16.", "ask", common=True)

@@ -146,7 +146,7 @@ FIELDS = (
     Option(
         "per_device_eval_batch_size",
         "batches and memory",
-        "Evaluation batch size per device, in windows of the longest kind. Shorter ones go more to a batch.",
+        "Evaluation batch size per device, in windows. Of the longest kind: shorter ones go more to a batch.",
         8,
         common=True,
         changes_result="never",

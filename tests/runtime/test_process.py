@@ -113,8 +113,12 @@ def test_importing_the_package_changes_nothing_in_the_process(states):
 def test_question_answerer_changes_nothing_in_the_process(states):
     difference = changed(states[1], states[2])
     before, after = difference.pop("log levels", ({}, {}))
-    assert difference == {}
     assert before.items() <= after.items(), "loggers may be added, no level is changed"
+    known, more = difference.pop("attention")
+    assert set(more) - set(known) == {"qa_sdpa"} and set(known) <= set(more), "our own is added under its own name"
+    known, more = difference.pop("masks")
+    assert more.keys() - known.keys() == {"qa_sdpa"} and known.items() <= more.items()
+    assert difference == {}
 
 
 def test_a_command_configures_its_process(states):
