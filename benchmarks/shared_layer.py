@@ -23,7 +23,7 @@ from transformers.models.albert.modeling_albert import AlbertAttention
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.steps import now
-from qa.model.cpu_attention import choose_attention
+from qa.model.cpu_bf16 import adapt_to_cpu
 from qa.model.loading import load_config
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
@@ -122,7 +122,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = AutoModelForQuestionAnswering.from_config(load_config(ModelArguments(config_name=options.model_dir)))
     prepare_model(model, "sdpa")
-    choose_attention(model, "bf16", device)
+    adapt_to_cpu(model, "bf16", device)
     model.to(device).train()
     ids = torch.randint(5, 1000, (options.batch_size, options.length), device=device)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

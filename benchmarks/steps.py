@@ -23,7 +23,7 @@ from qa.data.windows import WindowArrays
 from qa.evaluation.evaluator import Evaluator
 from qa.model import memory
 from qa.model.batching import Collator, WindowRows, padded
-from qa.model.cpu_attention import choose_attention
+from qa.model.cpu_bf16 import adapt_to_cpu
 from qa.model.device import AUTOCAST, device_precision
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
@@ -201,7 +201,7 @@ class Bench:
         torch.set_float32_matmul_precision("high" if variant.args.tf32 else "highest")
         model = AutoModelForQuestionAnswering.from_config(self.config)
         prepare_model(model, variant.args.attn_implementation, variant.args.fused_gelu, variant.args.dropout)
-        choose_attention(model, variant.precision, self.device)
+        adapt_to_cpu(model, variant.precision, self.device)
         if variant.recompute:
             model.activation_checkpointing_enable()
         if variant.args.torch_compile:

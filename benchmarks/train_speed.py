@@ -45,7 +45,7 @@ from qa.options.option import option
 from qa.options.parser import parse_arguments
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError, one_line
-from qa.runtime.process import run_command
+from qa.runtime.process import keep_freed_memory, run_command
 from qa.training.compilation import GRAPHS
 from qa.training.planner import choose_batch, plan_epoch, usable_share
 from qa.training.sampling import MULTIPLE, FixedOrderSampler, choose_batch_lengths
@@ -244,6 +244,8 @@ def main() -> None:
             raise UserError(f"--{name} is required")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
+    if not on_gpu:
+        keep_freed_memory()
     if on_gpu and options.memory_limit_gb:
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(usable_share(options.memory_limit_gb) / whole)

@@ -15,7 +15,7 @@ from qa.runtime.console import table
 from qa.runtime.errors import UserError
 from qa.runtime.gpu_settings import cap_gpu_memory, use_freest_gpu
 from qa.runtime.gpus import warn_of_unused_gpu
-from qa.runtime.process import allow_tf32, configure_process
+from qa.runtime.process import allow_tf32, configure_process, keep_freed_memory
 
 
 def answer(given: GivenOptions) -> None:
@@ -43,6 +43,8 @@ def answer(given: GivenOptions) -> None:
         batch_size=ask.per_device_eval_batch_size,
     )
     cap_gpu_memory(answerer.device)
+    if answerer.device.type == "cpu":
+        keep_freed_memory()
     allow_tf32(answerer.device.type == "cuda" and ask.precision != "fp32")
     if ask.input and ask.output in (None, STDIO):
         print_json_lines(answerer, rows)

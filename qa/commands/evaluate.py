@@ -28,7 +28,7 @@ from qa.runtime.console import table, warn
 from qa.runtime.errors import UserError
 from qa.runtime.gpu_settings import SHARE_WINDOWS, cap_gpu_memory, use_expandable_segments, use_freest_gpu
 from qa.runtime.gpus import warn_of_unused_gpu
-from qa.runtime.process import allow_tf32, configure_process
+from qa.runtime.process import allow_tf32, configure_process, keep_freed_memory
 
 
 def evaluate(argv: list[str], description: str) -> None:
@@ -45,6 +45,8 @@ def evaluate(argv: list[str], description: str) -> None:
     model_args, data_args, args, eval_args = given.build()
     allow_tf32(uses_tf32(args))
     use_expandable_segments(args.device)
+    if args.device.type == "cpu":
+        keep_freed_memory()
     cap_gpu_memory(args.device)
     if not (args.use_cpu or eval_args.predictions or eval_args.logits):
         warn_of_unused_gpu("--use_cpu true")

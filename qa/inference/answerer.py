@@ -16,6 +16,7 @@ from qa.inference.decoding import AskOptions, best_answers
 from qa.inference.question_windows import QuestionWindows
 from qa.model.batch_splitting import Batch, ForwardRetry
 from qa.model.batching import token_batches
+from qa.model.cpu_bf16 import convert_fewer_times
 from qa.model.cpu_precision import single_threaded
 from qa.model.device import AUTOCAST, answering_precision
 from qa.model.device_errors import device_errors_in_one_line, is_device_error
@@ -91,6 +92,8 @@ class QuestionAnswerer:
         dtype = AUTOCAST[answering_precision(precision, self.device)] if precision else None
         if dtype is not None:
             keep_weights_in(self.model, dtype)
+            if self.device.type == "cpu":
+                convert_fewer_times(self.model)
         return dtype
 
     def cache_contexts(self) -> None:

@@ -23,7 +23,7 @@ from qa.io.files import write_yaml, writing
 from qa.io.run_folder import SETTINGS, WEIGHTS
 from qa.model.batch_splitting import Batch, ForwardRetry
 from qa.model.batching import WindowRows, by_length, make_dataloader
-from qa.model.cpu_attention import choose_attention
+from qa.model.cpu_bf16 import adapt_to_cpu
 from qa.model.device import use_one_gpu
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
@@ -88,7 +88,7 @@ class QATrainer(CheckpointSaving):
         self.eval_dataloader: DataLoader | None = None  # kept if its workers are persistent
         self.cls_last = bool((evaluator.windows.cls_index > 0).any())
         prepare_model(model, args.attn_implementation, args.fused_gelu, args.dropout)
-        choose_attention(model, "bf16" if args.bf16 else "fp32", args.device)
+        adapt_to_cpu(model, "bf16" if args.bf16 else "fp32", args.device)
         windows = kwargs.pop("train_dataset", None)
         pad_to = resolved.pad_to
         padding_lengths: tuple[int, ...] = (pad_to,) if pad_to else ()

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.processors import keep_speed
-from transformers import AlbertConfig, AlbertForQuestionAnswering
+from transformers import AlbertConfig, AlbertForQuestionAnswering, BertConfig, BertForQuestionAnswering
 
 from qa.model import cpu_precision
-from qa.model.cpu_attention import choose_attention, matmul_attention
+from qa.model.cpu_bf16 import adapt_to_cpu, matmul_attention
 from qa.model.cpu_precision import choose_cpu_precision, has_bf16
 from qa.model.device import answering_precision, device_precision, fit_to_device
 from qa.model.optimizations import compute_heads_in_fp32, keep_weights_in, prepare_model
@@ -217,7 +217,7 @@ def test_attention_by_products_is_that_of_the_fused_kernel(scaling):
 def test_attention_by_products_is_used_for_gradients_only(monkeypatch):
     model = small()
     prepare_model(model)
-    choose_attention(model, "bf16", CPU)
+    adapt_to_cpu(model, "bf16", CPU)
     products: list[torch.dtype] = []
     original = torch.baddbmm
     monkeypatch.setattr(torch, "baddbmm", lambda *args, **kw: products.append(args[1].dtype) or original(*args, **kw))
@@ -227,6 +227,26 @@ def test_attention_by_products_is_used_for_gradients_only(monkeypatch):
             evaluated = model(**batch()).start_logits
     assert products == [torch.bfloat16] * 3, "one for each layer, in training"
     assert torch.allclose(trained, evaluated, atol=0.02)
+
+
+def test_layers_pass_on_bf16_in_evaluation_only():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    model = BertForQuestionAnswering(BertConfig(vocab_size=50, **sizes)).eval()
+    prepare_model(model)
+    with torch.no_grad():
+        expected = model(**batch()).start_logits
+    adapt_to_cpu(model, "bf16", CPU)
+    passed_on: list[torch.dtype] = []
+    model.bert.encoder.layer[1].register_forward_pre_hook(lambda layer, inputs: passed_on.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(**batch())
+        with torch.no_grad():
+            found = model(**batch()).start_logits
+    with torch.no_grad():
+        assert torch.equal(model(**batch()).start_logits, expected), "without autocast as before"
+    assert passed_on == [torch.float32, torch.bfloat16, torch.float32]
+    assert found.dtype == torch.float32 and torch.allclose(found, expected, atol=0.02)
 
 
 def test_this_processor_is_said_to_compute_in_fp32_in_all_tests():

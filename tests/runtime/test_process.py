@@ -140,3 +140,34 @@ def test_text_that_the_output_cannot_encode_does_not_end_a_command(tiny_model, t
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Größe-\\u65e5\\u672c" in done.stdout.decode("cp1252")
+
+
+FAULTS = """
+import resource, sys
+import torch
+from qa.runtime.process import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+for step in range(21):
+    if step == 1:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    layers = [torch.zeros(3_000_000) + step for _ in range(4)]
+    del layers
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator is glibc's")
+def test_freed_memory_is_kept_for_the_next_layer(tmp_path):
+    """Else the system clears its pages again each time: they are counted."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+
+    def faults(way: str, **more) -> int:
+        command = [sys.executable, "-c", FAULTS, way]
+        return int(
+            subprocess.run(command, cwd=REPOSITORY, env=environment | more, capture_output=True, check=True).stdout
+        )
+
+    kept = faults("kept")
+    assert 4 * kept < faults("returned")
+    assert 4 * kept < faults("kept", MALLOC_TRIM_THRESHOLD_="1"), "the user's own settings stay"
