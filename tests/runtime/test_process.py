@@ -148,11 +148,11 @@ import torch
 from qa.runtime.process import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
-for step in range(21):
-    if step == 1:
+for step in range(40):
+    if step == 30:  # a few large blocks are enough by then
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    layers = [torch.zeros(3_000_000) + step for _ in range(4)]
-    del layers
+    layer = torch.ones(10_000_000)  # more than the 32 MiB of which glibc keeps some by itself
+    del layer
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -169,5 +169,5 @@ def test_freed_memory_is_kept_for_the_next_layer(tmp_path):
         )
 
     kept = faults("kept")
-    assert 4 * kept < faults("returned")
-    assert 4 * kept < faults("kept", MALLOC_TRIM_THRESHOLD_="1"), "the user's own settings stay"
+    assert 4 * kept + 40 < faults("returned")
+    assert 4 * kept + 40 < faults("kept", MALLOC_TRIM_THRESHOLD_="1"), "the user's own settings stay"
