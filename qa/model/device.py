@@ -84,11 +84,11 @@ def answering_precision(asked: str, device: torch.device) -> str:
         if asked == "fp16":
             warn("note: fp16 needs a GPU: answering in the faster of bf16 and fp32")
         return cpu_precision(asked)[0]
-    if asked != "auto":
-        return asked
     if device.type != "cuda":
+        if asked in ("fp16", "bf16"):
+            warn(f"note: answering in fp32, as no other precision has been tried on {device.type.upper()}")
         return "fp32"
-    return "bf16" if bf16_supported() else "fp16"
+    return ("bf16" if bf16_supported() else "fp16") if asked == "auto" else asked
 
 
 def continued(kept: str | None, has_bf16: bool) -> str | None:

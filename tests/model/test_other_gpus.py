@@ -11,7 +11,7 @@ from transformers.training_args import ParallelMode
 
 from qa.hub.model_card import record_run
 from qa.inference.answerer import QuestionAnswerer
-from qa.model.device import device_precision, fit_to_device, uses_tf32
+from qa.model.device import answering_precision, device_precision, fit_to_device, uses_tf32
 from qa.model.memory import GIB
 from qa.model.random_state import fork_rng
 from qa.model.unpadded import same_for_each_batch
@@ -46,6 +46,12 @@ def generator(monkeypatch) -> dict:
     monkeypatch.setattr("torch.mps.get_rng_state", lambda device="mps": held["state"].clone())
     monkeypatch.setattr("torch.mps.set_rng_state", lambda state, device="mps": held.update(state=state))
     return held
+
+
+def test_other_gpus_answer_in_fp32(capsys):
+    for asked, notes in (("auto", 0), ("fp32", 0), ("bf16", 1), ("fp16", 1)):
+        assert answering_precision(asked, torch.device("mps")) == "fp32"
+        assert capsys.readouterr().err.count("no other precision has been tried on MPS") == notes
 
 
 @pytest.mark.parametrize("kind", ["mps", "xpu"])
