@@ -213,7 +213,8 @@ class QuestionAnswerer:
         rows = [row for part in parts for row in part.arrays.rows()]
         lengths = np.concatenate([part.arrays.length for part in parts])
         logits = np.zeros((len(rows), 2, int(lengths.max())), dtype=np.float32)
-        for chosen in token_batches(lengths, tokens, self.device, self.collate.width):
+        is_bf16 = self.autocast == torch.bfloat16
+        for chosen in token_batches(lengths, tokens, self.device, is_bf16, self.collate.width):
             batch = self.collate([rows[i] for i in chosen])
             (found,) = self.retry.run(batch, self.forward)
             width = int(lengths[chosen[0]])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LABELS = "start_positions", "end_positions"
-CPU_TOKENS = 1536  # in a batch for each thread of a CPU: larger ones leave its caches and are no faster
+CPU_TOKENS = 768  # in a batch for each thread of a CPU, twice as many in bf16: larger ones leave its caches
 CPU_PADDING = 64  # tokens in a batch on a CPU, at most: another batch takes less time than more padding
 
 
@@ -89,7 +89,7 @@ def by_length(lengths: np.ndarray) -> np.ndarray:
 
 
 def token_batches(
-    lengths: np.ndarray, tokens: int, device: torch.device, width: Callable[[int], int] = int
+    lengths: np.ndarray, tokens: int, device: torch.device, bf16: bool, width: Callable[[int], int] = int
 ) -> list[np.ndarray]:
     """Return the rows of (W,) ``lengths`` in batches, longest first, of at most ``tokens`` tokens with their padding.
 
@@ -97,11 +97,12 @@ def token_batches(
     of few windows have similar lengths.
 
     Args:
+        bf16: whether a CPU computes in it.
         width: returns the length of a batch from that of its longest window.
     """
     order, batches, begin, padding = by_length(lengths), [], 0, tokens
     if device.type == "cpu":
-        tokens, padding = min(tokens, CPU_TOKENS * torch.get_num_threads()), CPU_PADDING
+        tokens, padding = min(tokens, CPU_TOKENS * (1 + bf16) * torch.get_num_threads()), CPU_PADDING
     widths = np.array([width(length) for length in np.asarray(lengths)[order].tolist()])
     while begin < len(order):
         part = widths[begin : begin + max(1, tokens // widths[begin])]

@@ -74,7 +74,7 @@ def evaluation_batches(lengths: np.ndarray, args: TrainingOptions, width: Callab
     if args.world_size > 1:
         return {"batch_size": size, "sampler": FixedOrderSampler(by_length(lengths))}
     tokens = size * width(int(np.max(lengths, initial=1)))
-    return {"batch_sampler": [rows.tolist() for rows in token_batches(lengths, tokens, args.device, width)]}
+    return {"batch_sampler": [rows.tolist() for rows in token_batches(lengths, tokens, args.device, args.bf16, width)]}
 
 
 def choose_padding_lengths(widths: np.ndarray, count: int) -> tuple[int, ...]:

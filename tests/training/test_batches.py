@@ -53,16 +53,16 @@ def test_evaluation_begins_with_the_longest_windows():
     assert order.tolist() == [1, 3, 2, 0]
 
 
-@pytest.mark.parametrize("device", ["cuda", "cpu"])
+@pytest.mark.parametrize(("device", "bf16"), [("cuda", True), ("cpu", False), ("cpu", True)])
 @pytest.mark.parametrize("multiple", [1, 8])
-def test_batches_by_tokens(device, multiple):
+def test_batches_by_tokens(device, bf16, multiple):
     """All rows once, longest first; as many as fit into the tokens, unless padding costs a CPU more than a batch."""
-    most = 32 * 384 if device == "cuda" else min(32 * 384, CPU_TOKENS * torch.get_num_threads())
+    most = 32 * 384 if device == "cuda" else min(32 * 384, (2 if bf16 else 1) * CPU_TOKENS * torch.get_num_threads())
 
     def width(longest: int) -> int:
         return round_up(longest, multiple)
 
-    batches = token_batches(LENGTHS, 32 * 384, torch.device(device), width)
+    batches = token_batches(LENGTHS, 32 * 384, torch.device(device), bf16, width)
     assert np.concatenate(batches).tolist() == by_length(LENGTHS).tolist()
     for rows, following in zip(batches, [*batches[1:], None], strict=True):
         longest = width(int(LENGTHS[rows[0]]))
@@ -77,9 +77,9 @@ def test_batches_by_tokens(device, multiple):
 
 def test_a_window_longer_than_a_batch_is_a_batch():
     for device in "cuda", "cpu":
-        batches = token_batches(np.array([5, 400, 7]), 20, torch.device(device))
+        batches = token_batches(np.array([5, 400, 7]), 20, torch.device(device), bf16=False)
         assert [rows.tolist() for rows in batches] == [[1], [2, 0]]
-    assert token_batches(np.array([], dtype=int), 20, torch.device("cpu")) == []
+    assert token_batches(np.array([], dtype=int), 20, torch.device("cpu"), bf16=False) == []
 
 
 @pytest.mark.parametrize("selected", [False, True])
