@@ -44,8 +44,9 @@ from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.option import option
 from qa.options.parser import parse_arguments
 from qa.options.training_arguments import TrainingOptions
+from qa.runtime.device_settings import keep_freed_memory
 from qa.runtime.errors import UserError, one_line
-from qa.runtime.process import keep_freed_memory, run_command
+from qa.runtime.process import run_command
 from qa.training.compilation import GRAPHS
 from qa.training.planner import choose_batch, plan_epoch, usable_share
 from qa.training.sampling import MULTIPLE, FixedOrderSampler, choose_batch_lengths

@@ -12,10 +12,10 @@ from qa.options.combinations import warn_of_unused_threshold
 from qa.options.parser import GivenOptions
 from qa.options.saved import saved_settings
 from qa.runtime.console import table
+from qa.runtime.device_settings import cap_gpu_memory, configure_device, use_freest_gpu
 from qa.runtime.errors import UserError
-from qa.runtime.gpu_settings import cap_gpu_memory, use_freest_gpu
 from qa.runtime.gpus import warn_of_unused_gpu
-from qa.runtime.process import allow_tf32, configure_process, keep_freed_memory
+from qa.runtime.process import configure_process
 
 
 def answer(given: GivenOptions) -> None:
@@ -42,10 +42,8 @@ def answer(given: GivenOptions) -> None:
         align_to_words=ask.align_to_words,
         batch_size=ask.per_device_eval_batch_size,
     )
+    configure_device(answerer.device, tf32=answerer.device.type == "cuda" and ask.precision != "fp32")
     cap_gpu_memory(answerer.device)
-    if answerer.device.type == "cpu":
-        keep_freed_memory()
-    allow_tf32(answerer.device.type == "cuda" and ask.precision != "fp32")
     if ask.input and ask.output in (None, STDIO):
         print_json_lines(answerer, rows)
     elif ask.input:

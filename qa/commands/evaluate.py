@@ -25,10 +25,10 @@ from qa.options.parser import read_options
 from qa.options.saved import read_settings, saved_settings
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.console import table, warn
+from qa.runtime.device_settings import SHARE_WINDOWS, cap_gpu_memory, configure_device, use_freest_gpu
 from qa.runtime.errors import UserError
-from qa.runtime.gpu_settings import SHARE_WINDOWS, cap_gpu_memory, use_expandable_segments, use_freest_gpu
 from qa.runtime.gpus import warn_of_unused_gpu
-from qa.runtime.process import allow_tf32, configure_process, keep_freed_memory
+from qa.runtime.process import configure_process
 
 
 def evaluate(argv: list[str], description: str) -> None:
@@ -43,10 +43,7 @@ def evaluate(argv: list[str], description: str) -> None:
     saved = saved_settings(model_args)
     given = given.over(saved, output_dir=default_evaluation_folder(model_args))
     model_args, data_args, args, eval_args = given.build()
-    allow_tf32(uses_tf32(args))
-    use_expandable_segments(args.device)
-    if args.device.type == "cpu":
-        keep_freed_memory()
+    configure_device(args.device, uses_tf32(args))
     cap_gpu_memory(args.device)
     if not (args.use_cpu or eval_args.predictions or eval_args.logits):
         warn_of_unused_gpu("--use_cpu true")

@@ -13,9 +13,9 @@ from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.parser import read_options
 from qa.options.stages import check_stages
 from qa.options.training_arguments import TrainingOptions
+from qa.runtime.device_settings import SHARE_STEPS, cap_gpu_memory, configure_device, use_freest_gpu
 from qa.runtime.distributed import on_main_process
-from qa.runtime.gpu_settings import SHARE_STEPS, cap_gpu_memory, use_expandable_segments, use_freest_gpu
-from qa.runtime.process import allow_tf32, configure_process, keep_freed_memory
+from qa.runtime.process import configure_process
 from qa.training.planner import named_size, plan_run
 from qa.training.preflight import check_gpu_is_used, check_intervals, check_model_options, check_options
 from qa.training.prepare import prepare_splits
@@ -42,10 +42,7 @@ def train(argv: list[str], test: dict[str, str], description: str) -> None:
     if not args.plan:
         check_options(model_args, data_args, args)
     precision = on_main_process(lambda: device_precision(args, kept_precision(args)))
-    allow_tf32(uses_tf32(args))
-    use_expandable_segments(args.device)
-    if args.device.type == "cpu":
-        keep_freed_memory()
+    configure_device(args.device, uses_tf32(args))
     with args.main_process_first():
         if data_args.demo_dir and args.local_process_index == 0:
             write_demo(data_args.demo_dir)

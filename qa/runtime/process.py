@@ -1,9 +1,8 @@
-"""Start and end of a command; with ``gpu_settings`` the only module that changes process-wide settings.
+"""Start and end of a command; with ``device_settings`` the only module that changes process-wide settings.
 
 ``import qa`` changes none: a program that uses the package keeps its own logging, warnings and torch settings.
 """
 
-import ctypes
 import io
 import os
 import signal
@@ -17,9 +16,6 @@ from qa.runtime.errors import UserError
 from qa.runtime.packages import missing_packages_as_errors
 from qa.runtime.streams import CLOSED_PIPE, checked_streams
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt, in malloc.h
-LARGEST_KEPT = 2**30  # bytes of a block that is kept
-LARGEST_KEPT_BEFORE = 32 << 20  # the same in releases of glibc that allow no more
 REPORT_DELAY = 5  # seconds that other processes wait for the main one to report the same error
 
 
@@ -74,28 +70,6 @@ def report_thread_error(args: threading.ExceptHookArgs) -> None:
     """Print the traceback of a thread, except TensorBoard's, whose errors are raised again by its next call."""
     if not type(args.thread).__module__.startswith("tensorboard"):
         threading.__excepthook__(args)
-
-
-def allow_tf32(allowed: bool) -> None:
-    """Multiply fp32 matrices in TF32 on GPUs that support it, if ``allowed``."""
-    import torch
-
-    if allowed:
-        torch.set_float32_matmul_precision("high")
-
-
-def keep_freed_memory() -> None:
-    """Make glibc keep the memory that tensors free, for the next ones.
-
-    By default it returns large blocks to the system, which clears them when they are allocated again, in every layer.
-    Nothing is changed where the environment sets this, or on systems without glibc.
-    """
-    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) or mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BEFORE)
 
 
 def run_command(main: Callable[[], None]) -> None:

@@ -145,7 +145,7 @@ def test_text_that_the_output_cannot_encode_does_not_end_a_command(tiny_model, t
 FAULTS = """
 import resource, sys
 import torch
-from qa.runtime.process import keep_freed_memory
+from qa.runtime.device_settings import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 for step in range(40):

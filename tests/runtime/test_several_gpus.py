@@ -14,7 +14,7 @@ import evaluate_qa
 from qa.model.device import use_one_gpu
 from qa.options.arguments import REPOSITORY
 from qa.options.training_arguments import TrainingOptions
-from qa.runtime.gpu_settings import use_freest_gpu
+from qa.runtime.device_settings import use_freest_gpu
 from qa.runtime.gpus import Card, find_freest, list_cards, visible_cards
 
 FIELDS = "index,uuid,name,memory.free,memory.total"
@@ -131,7 +131,7 @@ def test_commands_choose_a_gpu_before_their_options_are_built(
 ON_GPUS = """
 import os
 import torch
-from qa.runtime.gpu_settings import use_freest_gpu
+from qa.runtime.device_settings import use_freest_gpu
 import train
 from qa.options.training_arguments import TrainingOptions
 use_freest_gpu("")

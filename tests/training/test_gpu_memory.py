@@ -17,7 +17,7 @@ import evaluate_qa
 from qa.model.memory import GIB
 from qa.options.arguments import REPOSITORY
 from qa.options.training_arguments import TrainingOptions
-from qa.runtime import gpu_settings
+from qa.runtime import device_settings
 from qa.runtime.gpus import DeviceMemory, device_memory
 from qa.training import planner
 from qa.training.planner import make_plan, print_plan
@@ -109,18 +109,18 @@ def test_memory_is_limited_where_drivers_use_system_memory_instead(gpu, fraction
     monkeypatch.setattr("sys.platform", platform)
     monkeypatch.setattr("platform.release", lambda: release)
     cuda, spills = torch.device("cuda", 0), release != "6.8.0"
-    gpu_settings.cap_gpu_memory(cuda)
-    gpu_settings.cap_gpu_memory(cuda, 6 * GIB)
-    gpu_settings.cap_gpu_memory(cuda, 20 * GIB)  # more than is free
-    gpu_settings.cap_gpu_memory(torch.device("cuda"))
-    gpu_settings.cap_gpu_memory(torch.device("cpu"))
+    device_settings.cap_gpu_memory(cuda)
+    device_settings.cap_gpu_memory(cuda, 6 * GIB)
+    device_settings.cap_gpu_memory(cuda, 20 * GIB)  # more than is free
+    device_settings.cap_gpu_memory(torch.device("cuda"))
+    device_settings.cap_gpu_memory(torch.device("cpu"))
     expected = [(8 / 24, cuda), (6 / 24, cuda), (8 / 24, cuda), (8 / 24, None)]
     assert fractions == (expected if spills else [])
 
 
 def test_commands_limit_memory_at_what_they_planned_with(tiny_data, tiny_model, tmp_path, monkeypatch, fractions):
-    monkeypatch.setattr(gpu_settings, "spills_to_system_memory", lambda: True)
-    monkeypatch.setattr(gpu_settings, "device_memory", lambda device: DeviceMemory(8 * GIB, 24 * GIB))
+    monkeypatch.setattr(device_settings, "spills_to_system_memory", lambda: True)
+    monkeypatch.setattr(device_settings, "device_memory", lambda device: DeviceMemory(8 * GIB, 24 * GIB))
     train_tiny(tiny_data, tiny_model, tmp_path / "run", "--max_steps", 2, "--gpu_memory_gb", 6)
     run(evaluate_qa, "--model_name_or_path", tmp_path / "run")
     run(ask, "--model_name_or_path", tmp_path / "run", "--question", "Who?", "--context", "Mira.")
@@ -136,7 +136,7 @@ def settings(monkeypatch):
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr("platform.release", lambda: "6.8.0")
     monkeypatch.setattr("torch.zeros", lambda *args, **kwargs: None)
-    for name in gpu_settings.ALLOCATOR:
+    for name in device_settings.ALLOCATOR:
         monkeypatch.delenv(name, raising=False)
     return given
 
@@ -145,23 +145,23 @@ CUDA = torch.device("cuda", 0)
 
 
 def test_segments_of_the_allocator_can_grow(settings):
-    gpu_settings.use_expandable_segments(torch.device("cpu"))
+    device_settings.use_expandable_segments(torch.device("cpu"))
     assert settings == []
-    gpu_settings.use_expandable_segments(CUDA)
+    device_settings.use_expandable_segments(CUDA)
     assert settings == ["expandable_segments:True"]
 
 
-@pytest.mark.parametrize("name", gpu_settings.ALLOCATOR)
+@pytest.mark.parametrize("name", device_settings.ALLOCATOR)
 def test_a_users_own_settings_of_the_allocator_are_kept(settings, monkeypatch, name):
     monkeypatch.setenv(name, "max_split_size_mb:512")
-    gpu_settings.use_expandable_segments(CUDA)
+    device_settings.use_expandable_segments(CUDA)
     assert settings == []
 
 
 @pytest.mark.parametrize("patch", [("sys.platform", "win32"), ("torch.version.cuda", None)], ids=["Windows", "ROCm"])
 def test_segments_cannot_grow_everywhere(settings, monkeypatch, patch):
     monkeypatch.setattr(*patch)
-    gpu_settings.use_expandable_segments(CUDA)
+    device_settings.use_expandable_segments(CUDA)
     assert settings == []
 
 
@@ -170,13 +170,13 @@ def test_segments_that_cannot_grow_on_this_gpu_are_left_as_they_are(settings, mo
         raise RuntimeError("CUDA driver error: operation not supported")
 
     monkeypatch.setattr("torch.zeros", zeros)
-    gpu_settings.use_expandable_segments(CUDA)
+    device_settings.use_expandable_segments(CUDA)
     assert settings == ["expandable_segments:True", "expandable_segments:False"]
 
 
 ON_A_GPU = """
 import torch
-from qa.runtime.gpu_settings import cap_gpu_memory, use_expandable_segments
+from qa.runtime.device_settings import cap_gpu_memory, use_expandable_segments
 from qa.runtime.gpus import device_memory
 
 gpu = torch.device("cuda", 0)
@@ -201,7 +201,7 @@ print("within", torch.zeros(512 << 20, dtype=torch.uint8, device=gpu).nbytes)
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available() or not torch.version.cuda, reason="needs an NVIDIA GPU")
 def test_segments_grow_and_memory_is_limited_on_a_gpu():
-    environment = {name: value for name, value in os.environ.items() if name not in gpu_settings.ALLOCATOR}
+    environment = {name: value for name, value in os.environ.items() if name not in device_settings.ALLOCATOR}
     done = subprocess.run(
         [sys.executable, "-c", ON_A_GPU], capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=120
     )

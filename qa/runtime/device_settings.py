@@ -1,7 +1,8 @@
-"""The process-wide settings of GPUs, which commands change."""
+"""The process-wide settings of GPUs and of the CPU, which commands change."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 SHARE_STEPS = "torchrun --nproc_per_node {0} train.py computes up to {0} times as fast, if the model is large"
 SHARE_WINDOWS = "torchrun --nproc_per_node {} evaluate_qa.py divides the windows among all"
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # a user's own settings
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt, in malloc.h
+LARGEST_KEPT = 2**30  # bytes of a block that is kept
+LARGEST_KEPT_BEFORE = 32 << 20  # the same in releases of glibc that allow no more
 
 
 def use_freest_gpu(advice: str) -> None:
@@ -38,6 +42,21 @@ def use_freest_gpu(advice: str) -> None:
     warn(f"note: of {count} GPUs, number {card.index} is used ({card.name}, {free}, the most); {advice.format(count)}")
 
 
+def configure_device(device: torch.device, tf32: bool) -> None:
+    """Change what the libraries do with the device that a command has chosen, before most is computed.
+
+    Args:
+        tf32: whether GPUs that support it multiply fp32 matrices in TF32.
+    """
+    import torch
+
+    if tf32:
+        torch.set_float32_matmul_precision("high")
+    if device.type == "cpu":
+        keep_freed_memory()
+    use_expandable_segments(device)
+
+
 def use_expandable_segments(device: torch.device) -> None:
     """Let the allocator's segments grow, so that batches of many lengths leave no gaps, where the GPU can.
 
@@ -53,6 +72,20 @@ def use_expandable_segments(device: torch.device) -> None:
         torch.zeros((), device=device)
     except RuntimeError:
         torch._C._accelerator_setAllocatorSettings("expandable_segments:False")
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep the memory that tensors free, for the next ones.
+
+    By default it returns large blocks to the system, which clears them when they are allocated again, in every layer.
+    Nothing is changed where the environment sets this, or on systems without glibc.
+    """
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) or mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BEFORE)
 
 
 def cap_gpu_memory(device: torch.device, limit: float | None = None) -> None:
