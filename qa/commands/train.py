@@ -20,7 +20,7 @@ from qa.training.planner import named_size, plan_run
 from qa.training.preflight import check_gpu_is_used, check_intervals, check_model_options, check_options
 from qa.training.prepare import prepare_splits
 from qa.training.resolved import ResolvedRun
-from qa.training.resume import kept_precision
+from qa.training.resume import kept_precision, likely_start
 from qa.training.run import locked_output_folder, run_training
 
 
@@ -41,7 +41,7 @@ def train(argv: list[str], test: dict[str, str], description: str) -> None:
     model_args, data_args, args = given.build()
     if not args.plan:
         check_options(model_args, data_args, args)
-    precision = on_main_process(lambda: device_precision(args, kept_precision(args)))
+    precision = on_main_process(lambda: device_precision(args, kept_precision(args, likely_start(args))))
     configure_device(args.device, uses_tf32(args))
     with args.main_process_first():
         if data_args.demo_dir and args.local_process_index == 0:

@@ -51,15 +51,20 @@ def resume_argument(args: TrainingArguments) -> str | None:
     return "last" if asked.lower() in ("true", "last") else asked
 
 
-def kept_precision(args: TrainingOptions) -> str | None:
-    """Return the precision of the checkpoint to resume from; None without one, or if the options ask for another.
+def likely_start(args: TrainingOptions) -> Path | None:
+    """Return the checkpoint to resume from if it is intact, which takes long to check; None without one."""
+    if args.overwrite_output_dir:
+        return None
+    asked = resume_argument(args)
+    return Path(asked) if asked and asked != "last" else next(iter(run_folder.find_checkpoints(args.folder)), None)
+
+
+def kept_precision(args: TrainingOptions, start: Path | None) -> str | None:
+    """Return the precision of the checkpoint ``start``; None without one, or if the options ask for another.
 
     So the choice is made once: on a busy machine it could be another one.
     """
-    asked = resume_argument(args)
-    newest = next(iter(run_folder.find_checkpoints(args.folder)), None)
-    start = newest if asked in (None, "last") else Path(asked)
-    if start is None or args.overwrite_output_dir or not (start / SETTINGS).is_file():
+    if start is None or not (start / SETTINGS).is_file():
         return None
     try:
         before, resolved = read_settings(start / SETTINGS), checkpoints.read_resolved(start)
@@ -103,7 +108,7 @@ def find_start(args: TrainingOptions, settings: dict, old_settings: dict, window
             raise UserError(f"{folder}: no intact checkpoint to resume from")
         return None
     is_old = "resolved" not in checkpoints.read_manifest(start)
-    if not is_old and (kept := kept_precision(args)):
+    if not is_old and (kept := kept_precision(args, start)):
         settings = settings | {"precision": kept}  # another one only where this device lacks it
     harmless, harmful = compare_settings(start, old_settings if is_old else settings, windows)
     if harmful and not asked:
