@@ -22,7 +22,7 @@ from transformers.models.albert.modeling_albert import AlbertAttention
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.steps import now
+from benchmarks.timing import Stopwatch
 from qa.model.cpu_bf16 import adapt_to_cpu
 from qa.model.loading import load_config
 from qa.model.loss import masked_loss
@@ -124,10 +124,10 @@ def main() -> None:
     prepare_model(model, "sdpa")
     adapt_to_cpu(model, "bf16", device)
     model.to(device).train()
-    ids = torch.randint(5, 1000, (options.batch_size, options.length), device=device)
+    ids = torch.randint(5, model.config.vocab_size, (options.batch_size, options.length), device=device)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     exact = gradient(model, batch, None)
-    rows = {}
+    rows, watch = {}, Stopwatch(device)
     for name, changes, cache in (
         ("autocast", (), True),
         ("without its cache", (), False),
@@ -144,9 +144,9 @@ def main() -> None:
             with torch.no_grad():
                 for weight in changed.parameters():
                     weight.mul_(1.0)  # as an optimizer would, so that every step casts anew
-            started = now(device)
+            watch.start()
             gradient(changed, batch, torch.bfloat16, cache)
-            seconds.append(now(device) - started)
+            seconds.append(watch.stop())
     base = rows["autocast"][2][1:]
     lines = [("", "times autocast's speed (lowest to highest), error of the gradients")]
     for name, (changed, cache, seconds) in rows.items():

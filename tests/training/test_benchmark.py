@@ -1,6 +1,8 @@
 """What the benchmark of training steps measures, with a stand-in for the GPU."""
 
 import dataclasses
+import importlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,8 +18,15 @@ from qa.data.splits import load_splits
 from qa.data.window_cache import load_windows
 from qa.model.memory import GIB
 from qa.model.tokenizer import load_tokenizer
-from qa.options.arguments import DataArguments, ModelArguments
+from qa.options.arguments import REPOSITORY, DataArguments, ModelArguments
 from qa.options.training_arguments import TrainingOptions
+
+SCRIPTS = sorted(path.stem for path in Path(REPOSITORY, "benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_what_a_benchmark_imports_is_there(name):
+    assert importlib.import_module(f"benchmarks.{name}").__doc__
 
 
 @pytest.fixture
