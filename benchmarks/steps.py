@@ -30,6 +30,7 @@ from qa.model.optimizations import prepare_model
 from qa.model.padding import takes_token_types
 from qa.options.arguments import DataArguments
 from qa.options.training_arguments import TrainingOptions
+from qa.runtime.device_settings import KEPT, KEPT_BY_GLIBC, keep_freed_memory
 from qa.training.compilation import compile_blocks, compiled_if_whole
 from qa.training.resolved import ResolvedRun, trainer_arguments
 from qa.training.sampling import LengthGroupedSampler, epoch_batches
@@ -44,6 +45,7 @@ class Variant:
         batch: micro-batch size. accumulation: micro-batches in a step.
         pad: pad every window to max_seq_length. batch_lengths: else the lengths that batches are padded to, if any.
         dynamic: compile one graph for all lengths, not one for each.
+        keep_memory: let a CPU's allocator keep freed memory, which a GPU's always does.
         trainer: run in the Trainer, as train.py does, not in a bare loop.
         warm_up: seconds of the first ``warmed`` batches, with compilation.
         share: of the rate of a large matrix product. peak, reserved: bytes.
@@ -59,6 +61,7 @@ class Variant:
     recompute: bool = False
     batch_lengths: tuple[int, ...] = ()
     dynamic: bool = False
+    keep_memory: bool = False
     trainer: bool = False
     warm_up: float = 0.0
     warmed: int = 0
@@ -148,6 +151,8 @@ class Bench:
     def run(self, variant: Variant, number: int) -> None:
         """Run one round of one variant, with a new model and optimizer."""
         set_seed(42)
+        if self.device.type == "cpu":
+            keep_freed_memory(*(KEPT if variant.keep_memory else KEPT_BY_GLIBC))
         batches = self.batches(variant, number)
         seconds = (self.in_trainer if variant.trainer else self.in_loop)(variant, batches)
         work = sum(self.flops(int(width)) for width in self.widths(variant, batches)) * variant.batch

@@ -44,7 +44,6 @@ from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.option import option
 from qa.options.parser import parse_arguments
 from qa.options.training_arguments import TrainingOptions
-from qa.runtime.device_settings import keep_freed_memory
 from qa.runtime.errors import UserError, one_line
 from qa.runtime.process import run_command
 from qa.training.compilation import GRAPHS
@@ -118,9 +117,11 @@ def variants(bench: Bench, options: Options) -> list[Variant]:
     ]
     if on_gpu and is_torch_tf32_available():
         rows.append(padded("TF32", dataclasses.replace(plain, tf32=True)))
+    if not on_gpu:
+        rows.append(padded("freed memory kept", plain, keep_memory=True))
     if precision != "fp32":
         rows.append(padded(precision, plain, precision=precision))
-    whole = functools.partial(Variant, pad=False, precision=precision)
+    whole = functools.partial(Variant, pad=False, precision=precision, keep_memory=True)
     size, recompute = planned_batch(bench, options, best, precision)
     parts = batch * accumulation // size
     if (size, recompute) != (batch, False):
@@ -245,8 +246,6 @@ def main() -> None:
             raise UserError(f"--{name} is required")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
-    if not on_gpu:
-        keep_freed_memory()
     if on_gpu and options.memory_limit_gb:
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(usable_share(options.memory_limit_gb) / whole)
