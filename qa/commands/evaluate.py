@@ -47,9 +47,7 @@ def evaluate(argv: list[str], description: str) -> None:
     cap_gpu_memory(args.device)
     if not (args.use_cpu or eval_args.predictions or eval_args.logits):
         warn_of_unused_gpu("--use_cpu true")
-    check_writable("output_dir", args.output_dir)
-    if model_args.cache_dir:
-        check_writable("cache_dir", model_args.cache_dir)
+    check_writable(output_dir=args.output_dir, cache_dir=model_args.cache_dir)
     tokenizer = None
     if not eval_args.predictions:
         from qa.training.evaluate import check_model, evaluate_model  # and with it the Trainer, which takes seconds

@@ -28,9 +28,7 @@ def preprocess(argv: list[str], description: str) -> None:
         default_config=REPOSITORY / "config.yaml",
         description=description,
     )
-    check_writable("output_dir", args.output_dir)
-    if model_args.cache_dir:
-        check_writable("cache_dir", model_args.cache_dir)
+    check_writable(output_dir=args.output_dir, cache_dir=model_args.cache_dir)
     if data_args.demo_dir:
         write_demo(data_args.demo_dir)
     tokenizer = load_tokenizer(model_args)

@@ -52,8 +52,14 @@ def set_default_modes(folder: Path) -> None:
             path.chmod(mode)
 
 
-def check_writable(option: str, path: str) -> None:
-    """Raise UserError unless the folder ``path`` can be written to, or created; nothing is created."""
+def check_writable(**folders: str | None) -> None:
+    """Raise UserError unless the folders, by option, can be written to, or created; nothing is created."""
+    for option, path in folders.items():
+        if path:
+            check_writable_folder(option, path)
+
+
+def check_writable_folder(option: str, path: str) -> None:
     folder = Path(path).expanduser().absolute()
     try:
         nearest = next(each for each in (folder, *folder.parents) if each.exists())

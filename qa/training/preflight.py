@@ -43,9 +43,7 @@ def check_options(model_args: ModelArguments, data_args: DataArguments, args: Tr
         UserError: training could not start, or its results could not be written.
     """
     check_output_folder(args)
-    check_writable("output_dir", str(args.folder))
-    if model_args.cache_dir:
-        check_writable("cache_dir", model_args.cache_dir)
+    check_writable(output_dir=str(args.folder), cache_dir=model_args.cache_dir)
     check_metric_name(args.metric_for_best_model, data_args.version_2_with_negative)
     for name in args.report_to or []:
         check_tracker(name)
