@@ -152,7 +152,7 @@ class Bench:
         """Run one round of one variant, with a new model and optimizer."""
         set_seed(42)
         if self.device.type == "cpu":
-            keep_freed_memory(*(KEPT if variant.keep_memory else KEPT_BY_GLIBC))
+            keep_freed_memory(KEPT if variant.keep_memory else KEPT_BY_GLIBC)
         batches = self.batches(variant, number)
         seconds = (self.in_trainer if variant.trainer else self.in_loop)(variant, batches)
         work = sum(self.flops(int(width)) for width in self.widths(variant, batches)) * variant.batch

@@ -17,8 +17,8 @@ SHARE_STEPS = "torchrun --nproc_per_node {0} train.py computes up to {0} times a
 SHARE_WINDOWS = "torchrun --nproc_per_node {} evaluate_qa.py divides the windows among all"
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # a user's own settings
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt, in malloc.h
-KEPT = 2**30, 2**31 - 1  # bytes of the largest block that is kept when it is freed, and of all together
-KEPT_BY_GLIBC = 32 << 20, 64 << 20  # the same as glibc chooses it; its older releases allow no larger block
+LARGEST_BLOCK = 32 << 20  # bytes; larger ones, which glibc maps by themselves, would leave gaps in what is kept
+KEPT, KEPT_BY_GLIBC = 2**31 - 1, 64 << 20  # bytes in all; the second once blocks of ``LARGEST_BLOCK`` were freed
 
 
 def use_freest_gpu(advice: str) -> None:
@@ -74,21 +74,18 @@ def use_expandable_segments(device: torch.device) -> None:
         torch._C._accelerator_setAllocatorSettings("expandable_segments:False")
 
 
-def keep_freed_memory(largest: int = KEPT[0], most: int = KEPT[1]) -> None:
-    """Make glibc keep the memory that tensors free, for the next ones.
+def keep_freed_memory(most: int = KEPT) -> None:
+    """Make glibc keep at most ``most`` bytes of what tensors free, for the next ones.
 
-    By default it returns large blocks to the system, which clears them when they are allocated again, in every layer.
-    Nothing is changed where the environment sets this, or on systems without glibc.
-
-    Args:
-        largest: bytes of a block that is kept. most: bytes of all that are.
+    By default it returns most of it to the system, which clears it when it is allocated again, in every layer. Nothing
+    is changed where the environment sets this, or on systems without glibc.
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_TRIM_THRESHOLD, most)
-        mallopt(M_MMAP_THRESHOLD, largest) or mallopt(M_MMAP_THRESHOLD, KEPT_BY_GLIBC[0])
+        mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)
 
 
 def cap_gpu_memory(device: torch.device, limit: float | None = None) -> None:

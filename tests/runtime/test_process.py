@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import AlbertConfig, AlbertForQuestionAnswering
 
 from qa.options.arguments import REPOSITORY
+from qa.runtime.device_settings import keep_freed_memory
 
 # A program that first imports all libraries that qa imports, so that later changes are caused by qa. It prints its
 # state at the start, after importing all of qa, after asking a question, and after a command has configured it.
@@ -143,31 +145,43 @@ def test_text_that_the_output_cannot_encode_does_not_end_a_command(tiny_model, t
 
 
 FAULTS = """
-import resource, sys
+import resource
 import torch
 from qa.runtime.device_settings import keep_freed_memory
-if sys.argv[1] == "kept":
-    keep_freed_memory()
+keep_freed_memory()
 for step in range(40):
-    if step == 30:  # a few large blocks are enough by then
+    if step == 30:  # what glibc keeps by itself has settled
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    layer = torch.ones(10_000_000)  # more than the 32 MiB of which glibc keeps some by itself
-    del layer
+    layers = [torch.ones(5_000_000) for _ in range(10)]  # 190 MiB, of which glibc keeps 64 by itself, or all by chance
+    del layers
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator is glibc's")
-def test_freed_memory_is_kept_for_the_next_layer(tmp_path):
-    """Else the system clears its pages again each time: they are counted."""
+def test_freed_memory_is_kept_for_the_next_layer():
+    """Else the system clears its pages again each time: they are counted. A user's own settings stay."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
 
-    def faults(way: str, **more) -> int:
-        command = [sys.executable, "-c", FAULTS, way]
-        return int(
-            subprocess.run(command, cwd=REPOSITORY, env=environment | more, capture_output=True, check=True).stdout
-        )
+    def faults(**more) -> int:
+        command = [sys.executable, "-c", FAULTS]
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment | more, capture_output=True, check=True)
+        return int(done.stdout)
 
-    kept = faults("kept")
-    assert 4 * kept + 40 < faults("returned")
-    assert 4 * kept + 40 < faults("kept", MALLOC_TRIM_THRESHOLD_="1"), "the user's own settings stay"
+    assert 4 * faults() + 40 < faults(MALLOC_TRIM_THRESHOLD_="1")
+
+
+def test_the_allocator_is_set_where_it_is_glibcs_and_the_user_has_not(monkeypatch):
+    given: list = []
+    monkeypatch.setattr("ctypes.CDLL", lambda name: SimpleNamespace(mallopt=lambda *setting: given.append(setting)))
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("sys.platform", "darwin")
+    keep_freed_memory()
+    assert given == []
+    monkeypatch.setattr("sys.platform", "linux")
+    keep_freed_memory()
+    assert given == [(-1, 2**31 - 1), (-3, 32 * 2**20)], "M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h"
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
+    keep_freed_memory()
+    assert len(given) == 2
