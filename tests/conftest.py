@@ -16,10 +16,19 @@ os.environ["HF_ASSETS_CACHE"] = tempfile.mkdtemp(prefix="qa-assets-")
 import pytest
 from helpers.builders import FAMILIES, SHARED, bert, squad
 from helpers.processors import keep_speed
-from transformers import AlbertConfig, PreTrainedTokenizerFast
+from hypothesis import settings
+from transformers import AlbertConfig, PreTrainedTokenizerFast, set_seed
 
 atexit.register(shutil.rmtree, os.environ["HF_ASSETS_CACHE"], ignore_errors=True)
 keep_speed(1.0)  # so that every processor computes in fp32, in this process and in those that tests start
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Random weights and numbers do not depend on the tests that ran before."""
+    set_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -252,7 +252,7 @@ def test_corrupt_questions(tmp_path, form):
         assert sorted(problem.done for problem in loaded.problems) == sorted(done), variant
 
 
-@settings(derandomize=True, max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.data())
 def test_located_answers_are_at_the_returned_offset(data):
     """For any offset; one in characters, bytes or UTF-16 units leads to the occurrence that it counts."""

@@ -122,7 +122,7 @@ def test_unusual_text_with_tokenized_pairs(build, lengths):
 text = st.one_of(st.lists(st.sampled_from(PIECES), max_size=60).map("".join), st.text(max_size=30))
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
+@settings(max_examples=40)
 @given(
     pairs=st.lists(st.tuples(text, text), min_size=1, max_size=4),
     width=st.integers(14, 60),

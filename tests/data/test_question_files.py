@@ -113,7 +113,7 @@ def write_table(name: str, rows: list[list[str]], separator: str, quoting: int, 
 TEXT = st.text("ab ,;\t|\"'\n\r[]{}=é🙂\u0a0d\u2028", max_size=12)
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_rows_survive_every_dialect(tmp_path_factory, data):
     """Written by Python's csv in any dialect and read again, with empty columns and rows around them."""

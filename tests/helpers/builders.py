@@ -14,17 +14,29 @@ TEXTS = [
 ]
 
 
-def train(tokenizer: Tokenizer, trainer) -> Tokenizer:
-    tokenizer.train_from_iterator(TEXTS * 3, trainer)
-    return tokenizer
+def pieces(tokenizer: Tokenizer, continuation: str = "") -> list[str]:
+    """Return a vocabulary of TEXTS: characters, and the first two, the first six and the other letters of words.
+
+    The trainers of WordPiece and Unigram find another vocabulary in every process.
+
+    Args:
+        continuation: the mark of a piece that does not start a word.
+    """
+    normalized = (tokenizer.normalizer.normalize_str(text) for text in TEXTS)
+    words = {word for text in normalized for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)}
+    starts = {word[:size] for word in words for size in (1, 2, 6)}
+    ends = {word[6:] for word in words if len(word) > 6} | {character for word in words for character in word}
+    return sorted(starts | {continuation + end for end in ends})
 
 
 def bert() -> PreTrainedTokenizerFast:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece())
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    train(tokenizer, trainers.WordPieceTrainer(vocab_size=200, special_tokens=special))
+    vocabulary = special + pieces(tokenizer, "##")
+    tokenizer.model = models.WordPiece({piece: i for i, piece in enumerate(vocabulary)}, unk_token="[UNK]")
+    tokenizer.add_special_tokens(special)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
@@ -38,7 +50,9 @@ def roberta() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    train(tokenizer, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet))
+    tokenizer.train_from_iterator(
+        TEXTS * 3, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+    )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=False)
     names = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>"}
@@ -50,7 +64,10 @@ def unigram(special: list[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    return train(tokenizer, trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>"))
+    scores = [(piece, -1.0) for piece in special + pieces(tokenizer)]  # so that the fewest pieces win
+    tokenizer.model = models.Unigram(scores, unk_id=special.index("<unk>"))
+    tokenizer.add_special_tokens(special)
+    return tokenizer
 
 
 def deberta() -> PreTrainedTokenizerFast:
@@ -77,7 +94,7 @@ def llama() -> PreTrainedTokenizerFast:
     special, byte_tokens = ["<unk>", "<s>", "</s>", "<pad>"], [f"<0x{byte:02X}>" for byte in range(256)]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    train(tokenizer, trainers.BpeTrainer(vocab_size=500, special_tokens=special + byte_tokens))
+    tokenizer.train_from_iterator(TEXTS * 3, trainers.BpeTrainer(vocab_size=500, special_tokens=special + byte_tokens))
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = state["added_tokens"][: len(special)]  # byte tokens are not special tokens
     tokenizer = Tokenizer.from_str(json.dumps(state))

@@ -66,7 +66,7 @@ NUMBERS = st.sampled_from([0.0, -0.0, 1.0, 1.5, -2.0, 7.25, 100.0, INFINITY, -IN
 WINDOW = st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(0, 9), st.integers(0, 2))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(WINDOW, min_size=1, max_size=6),
     st.integers(0, 2**32),
@@ -95,7 +95,7 @@ def test_search_equals_brute_force(shapes, seed, ties, n_best, longest, data):
             assert got == brute_force(start, end, arrays, example, n_best, longest)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.lists(NUMBERS, min_size=6, max_size=6), min_size=1, max_size=4), st.integers(1, 9), st.data())
 def test_best_tokens_are_those_of_a_stable_sort_on_any_device(rows, count, data):
     logits = np.array(rows, dtype=np.float32)
@@ -110,7 +110,7 @@ def test_best_tokens_are_those_of_a_stable_sort_on_any_device(rows, count, data)
             assert np.isneginf(value[i, len(best) :]).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(WINDOW, min_size=1, max_size=6), st.integers(1, 9), st.data())
 def test_perfect_candidates_match_perfect_logits(shapes, count, data):
     arrays = make_arrays(shapes, np.random.default_rng(0))
@@ -130,7 +130,7 @@ def test_perfect_candidates_match_perfect_logits(shapes, count, data):
     assert (expected.null[:, 0] == got.null[:, 0]).all() and (got.null[labelled] == 0).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(WINDOW, min_size=2, max_size=8), st.integers(0, 2**32))
 def test_order_of_windows_does_not_matter(shapes, seed):
     rng = np.random.default_rng(seed)

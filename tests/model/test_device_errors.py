@@ -207,8 +207,7 @@ def test_evaluate_qa_and_ask_give_the_same_answers_in_smaller_batches(
     assert err.count("out of memory; evaluation continues") == err.count("out of memory; answering continues") == 1
     assert max(sizes) <= 3
     assert parts[0] == whole[0]
-    for answered in parts[1], whole[1]:
-        assert ["Vindel" in row["answer"] for row in answered] == [True] * 5
+    assert [row["answer"] for row in parts[1]] == ["Vindel"] * 5
     for ours, theirs in zip(parts[1], whole[1], strict=True):
         assert ours.pop("score") == pytest.approx(theirs.pop("score"), abs=1e-5) and ours == theirs
     for ours, theirs in zip(parts[2], whole[2], strict=True):
