@@ -32,7 +32,7 @@ from qa.options.option import option
 from qa.options.parser import parse_arguments
 from qa.runtime.console import table
 from qa.runtime.errors import UserError
-from qa.runtime.process import run_command
+from qa.runtime.process import configure_process, run_command
 
 
 @dataclass
@@ -118,6 +118,7 @@ def main() -> None:
     (options,) = parse_arguments((Options,), description=__doc__)
     if not options.model_dir:
         raise UserError("--model_dir is required")
+    configure_process(reads_datasets=False)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     model = AutoModelForQuestionAnswering.from_config(load_config(ModelArguments(config_name=options.model_dir)))

@@ -24,7 +24,7 @@ from qa.evaluation.evaluator import Evaluator
 from qa.model import memory
 from qa.model.batching import Collator, WindowRows, padded
 from qa.model.cpu_bf16 import adapt_to_cpu
-from qa.model.device import AUTOCAST, device_precision
+from qa.model.device import AUTOCAST, device_precision, uses_tf32
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
 from qa.model.padding import takes_token_types
@@ -183,6 +183,7 @@ class Bench:
                 report_to="none",
                 disable_tqdm=True,
             )
+            torch.set_float32_matmul_precision("high" if uses_tf32(args) else "highest")
             resolved = ResolvedRun.from_options(DataArguments(), args, device_precision(args), False)
             trainer = QATrainer(
                 model=AutoModelForQuestionAnswering.from_config(self.config),

@@ -44,8 +44,9 @@ from qa.options.arguments import DataArguments, ModelArguments
 from qa.options.option import option
 from qa.options.parser import parse_arguments
 from qa.options.training_arguments import TrainingOptions
+from qa.runtime.device_settings import use_expandable_segments
 from qa.runtime.errors import UserError, one_line
-from qa.runtime.process import run_command
+from qa.runtime.process import configure_process, run_command
 from qa.training.compilation import GRAPHS
 from qa.training.planner import choose_batch, plan_epoch, usable_share
 from qa.training.sampling import MULTIPLE, FixedOrderSampler, choose_batch_lengths
@@ -244,8 +245,10 @@ def main() -> None:
     for name in ("model_dir", "validation_file", "output_dir"):
         if not getattr(options, name):
             raise UserError(f"--{name} is required")
+    configure_process()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
+    use_expandable_segments(device)
     if on_gpu and options.memory_limit_gb:
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(usable_share(options.memory_limit_gb) / whole)

@@ -4,6 +4,7 @@ import dataclasses
 
 import torch
 from transformers.trainer_pt_utils import AcceleratorConfig
+from transformers.training_args import ParallelMode
 from transformers.utils import is_torch_tf32_available
 
 from qa.model.cpu_precision import bf16_speed, choose_cpu_precision, describe_speed, has_bf16
@@ -45,17 +46,19 @@ def device_precision(args: TrainingOptions, kept: str | None = None) -> str:
     if args.device.type == "cuda":
         if args.tf32 and not is_torch_tf32_available():
             print("tf32 is not used: this GPU does not support it")
-        precision, wanted = continued(kept, bf16_supported()), wanted_precision(args, bf16_supported())
+        wanted = wanted_precision(args, bf16_supported())
+        precision = continued(kept, {"fp16", "bf16"} if bf16_supported() else {"fp16", wanted})
         if precision and precision != wanted:
             print(f"precision: {precision}, as in the checkpoint")
+        warn_of_emulation(precision or wanted)
         return precision or wanted
     if args.device.type != "cpu":
-        continued(kept, has_bf16=False)
+        continued(kept, set())
         print(f"precision: fp32, as no other has been tried on {args.device.type.upper()}")
         return "fp32"
     precision, reason = None, "as in the checkpoint"
     if args.precision != "bf16":  # asked for, it is used even where it is emulated
-        precision = continued(kept, has_bf16())
+        precision = continued(kept, {"bf16"} if has_bf16() else set())
     if not precision:
         precision, reason = cpu_precision(args.precision)
     print(wrap(f"precision: {precision}, {reason}{unused_options(args)}", 4))
@@ -88,13 +91,24 @@ def answering_precision(asked: str, device: torch.device) -> str:
         if asked in ("fp16", "bf16"):
             warn(f"note: answering in fp32, as no other precision has been tried on {device.type.upper()}")
         return "fp32"
+    warn_of_emulation(asked)
     return ("bf16" if bf16_supported() else "fp16") if asked == "auto" else asked
 
 
-def continued(kept: str | None, has_bf16: bool) -> str | None:
-    """Return the precision that a resumed run continues in; fp32, with a note, where this device lacks the kept one."""
-    here = {None, "fp32"} | ({"bf16"} if has_bf16 else set()) | ({"fp16"} if torch.cuda.is_available() else set())
-    if kept in here:
+def warn_of_emulation(precision: str) -> None:
+    """Warn of bf16 on a GPU that has no arithmetic for it, nor a fused attention."""
+    if precision == "bf16" and not bf16_supported():
+        what = "slow, and attention needs more memory than planned"
+        warn(f"warning: this GPU has no bf16 arithmetic; emulated, it is {what}: --precision fp16 is faster")
+
+
+def continued(kept: str | None, half: set[str]) -> str | None:
+    """Return the precision that a resumed run continues in; fp32, with a note, where this device lacks the kept one.
+
+    Args:
+        kept: None if none is. half: the precisions, besides fp32, that the device has.
+    """
+    if kept in {None, "fp32"} | half:
         return kept
     warn(f"note: the checkpoint was computed in {kept}, which this device lacks: continuing in fp32")
     return "fp32"
@@ -120,10 +134,11 @@ def fit_to_device(args: TrainingOptions, precision: str) -> TrainingOptions:
     return dataclasses.replace(args, accelerator_config=loading)
 
 
-def use_one_gpu(args: TrainingOptions) -> None:
-    """Use one of several visible GPUs: one process for all is slow, and would multiply the batch."""
-    if args.n_gpu > 1:
-        name = torch.cuda.get_device_name(args.device)
-        chosen = f"the first of {args.n_gpu} GPUs is used ({name}); CUDA_VISIBLE_DEVICES takes another"
-        warn(f"note: {chosen}, torchrun --nproc_per_node {args.n_gpu} all of them")
-        args._n_gpu = 1
+def note_other_gpus(args: TrainingOptions) -> None:
+    """Print which of several visible GPUs a single process uses, and how to use all."""
+    if args.device.type != "cuda" or args.parallel_mode == ParallelMode.DISTRIBUTED:
+        return
+    if (count := torch.cuda.device_count()) > 1:
+        chosen = f"the first of {count} GPUs is used ({torch.cuda.get_device_name(args.device)})"
+        others = f"CUDA_VISIBLE_DEVICES takes another, torchrun --nproc_per_node {count} all of them"
+        warn(f"note: {chosen}; {others}")

@@ -39,6 +39,7 @@ class Memory:
     """Bytes in use at the peak of a step.
 
     Attributes:
+        gradients: with their copies that several processes exchange.
         activations: kept for the backward pass, with what is computed from them at the peak.
     """
 
@@ -148,6 +149,12 @@ def optimizer_bytes(model: PreTrainedModel, args: TrainingOptions) -> int:
         model.zero_grad()
 
 
+def bucket_bytes(model: PreTrainedModel, args: TrainingOptions) -> int:
+    """Return the bytes of the buckets in which DistributedDataParallel exchanges gradients, between steps, too."""
+    exchanged = args.world_size > 1 and not args.fsdp
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters()) if exchanged else 0
+
+
 def of_training(
     config: PretrainedConfig, args: TrainingOptions, batch: int, length: int, precision: str, recompute: bool
 ) -> Memory:
@@ -162,7 +169,8 @@ def of_training(
                 for weight in model.parameters():
                     weight.grad = torch.zeros_like(weight)
             forward(model, batch, length, precision).backward()
-    return Memory(weights, gradients, states, max(count.peak - gradients, 0))
+        buckets = bucket_bytes(model, args)
+    return Memory(weights, gradients + buckets, states, max(count.peak - gradients, 0))
 
 
 def of_evaluation(
@@ -174,4 +182,5 @@ def of_evaluation(
         weights = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
         with LiveBytes() as count:
             forward(model, batch, length, precision)
-    return Memory(weights, 0, states, count.peak)
+        buckets = bucket_bytes(model, args)
+    return Memory(weights, buckets, states, count.peak)

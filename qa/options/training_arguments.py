@@ -32,6 +32,11 @@ class TrainingOptions(OurTrainingOptions, TrainingArguments):
             self.mixed_precision = "bf16"
 
     @property
+    def n_gpu(self) -> int:
+        """At most one GPU: a single process for several is slow, and would multiply the batch."""
+        return min(super().n_gpu, 1)
+
+    @property
     def folder(self) -> Path:
         """The output folder, which every command has."""
         return Path(self.output_dir or "")

@@ -17,6 +17,7 @@ SHARE_STEPS = "torchrun --nproc_per_node {0} train.py computes up to {0} times a
 SHARE_WINDOWS = "torchrun --nproc_per_node {} evaluate_qa.py divides the windows among all"
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # a user's own settings
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt, in malloc.h
+NEW_SEGMENT = 32 << 20  # bytes; more than the allocator takes from a segment that it has
 LARGEST_BLOCK = 32 << 20  # bytes; larger ones, which glibc maps by themselves, would leave gaps in what is kept
 KEPT, KEPT_BY_GLIBC = 2**31 - 1, 64 << 20  # bytes in all; the second once blocks of ``LARGEST_BLOCK`` were freed
 
@@ -34,7 +35,8 @@ def use_freest_gpu(advice: str) -> None:
 
     if "LOCAL_RANK" in os.environ or not torch.version.cuda or torch.cuda.is_initialized():
         return
-    if torch.cuda.device_count() < 2 or not (found := find_freest()):
+    # On Windows counting initializes CUDA, and nvidia-smi counts as well.
+    if (sys.platform != "win32" and torch.cuda.device_count() < 2) or not (found := find_freest()):
         return
     card, count = found
     os.environ["CUDA_VISIBLE_DEVICES"] = card.uuid
@@ -69,7 +71,8 @@ def use_expandable_segments(device: torch.device) -> None:
         return
     torch._C._accelerator_setAllocatorSettings("expandable_segments:True")
     try:
-        torch.zeros((), device=device)
+        torch.cuda.empty_cache()
+        torch.empty(NEW_SEGMENT, dtype=torch.uint8, device=device)
     except RuntimeError:
         torch._C._accelerator_setAllocatorSettings("expandable_segments:False")
 

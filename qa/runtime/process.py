@@ -50,6 +50,9 @@ def configure_process(reads_datasets: bool = True) -> None:
             os.environ["ACCELERATE_USE_CPU"] = "true"  # otherwise accelerate does not connect these processes
         if device and device.type == "mps":
             warn("note: MPS does not support several processes: they compute on the CPU")
+        local_rank = int(os.environ["LOCAL_RANK"])
+        if device and device.type == "cuda" and local_rank < torch.cuda.device_count():
+            torch.cuda.set_device(local_rank)  # otherwise asking what a GPU can do takes memory of the first
     if process_rank():
         silence_process()
     if reads_datasets and (process_rank() or not on_terminal()):

@@ -24,7 +24,7 @@ from qa.io.run_folder import SETTINGS, WEIGHTS
 from qa.model.batch_splitting import Batch, ForwardRetry
 from qa.model.batching import WindowRows, by_length, make_dataloader
 from qa.model.cpu_bf16 import adapt_to_cpu
-from qa.model.device import use_one_gpu
+from qa.model.device import note_other_gpus
 from qa.model.loss import masked_loss
 from qa.model.optimizations import prepare_model
 from qa.model.padding import make_collator
@@ -81,7 +81,7 @@ class QATrainer(CheckpointSaving):
         **kwargs,
     ):
         args, model, tokenizer = kwargs["args"], kwargs["model"], kwargs["processing_class"]
-        use_one_gpu(args)
+        note_other_gpus(args)
         self.evaluator, self.settings, self.keep_logits = evaluator, settings, keep_logits
         self.tokenizer, self.resolved = tokenizer, resolved
         self.evaluated: Evaluated | None = None  # the last evaluation, which evaluate_kept need not repeat
@@ -109,7 +109,7 @@ class QATrainer(CheckpointSaving):
             **kwargs,
         )
         self.loss_is_scaled_for_ga = False  # masked_loss is a mean over one batch
-        alone = args.world_size * max(args.n_gpu, 1) == 1
+        alone = args.world_size == 1
         self.retry = OutOfMemoryRetry(alone, ", uncompiled" if args.torch_compile else "")
         self.eval_retry, self.finite_losses = ForwardRetry("evaluation", alone), FiniteLosses()
         self.recovery = RecoveryCallback(stop or SignalHandler(), args, ProcessGroup(args.world_size))
@@ -120,9 +120,12 @@ class QATrainer(CheckpointSaving):
             self.add_callback(callback)
 
     def create_accelerator_and_postprocess(self) -> None:
+        precision = torch.get_float32_matmul_precision()
         super().create_accelerator_and_postprocess()
-        # Trainer's own plugin would compile the whole model; this is accelerate's default.
+        # Trainer's own plugin would compile the whole model, and turns TF32 on; this is accelerate's default.
         self.accelerator.state.dynamo_plugin = TorchDynamoPlugin()
+        if torch.get_float32_matmul_precision() != precision:
+            torch.set_float32_matmul_precision(precision)
 
     # Batches
 

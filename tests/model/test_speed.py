@@ -12,13 +12,13 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AlbertConfig, AlbertForQuestionAnswering, BertConfig, BertForQuestionAnswering
+from transformers import AlbertConfig, AlbertForQuestionAnswering, BertConfig, BertForQuestionAnswering, Trainer
 from transformers.activations import ACT2FN
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
 import evaluate_qa
 from qa.model.batch_splitting import split
-from qa.model.device import wanted_precision
+from qa.model.device import answering_precision, device_precision, wanted_precision
 from qa.model.loss import masked_loss
 from qa.model.optimizations import PADDED_SDPA, enable_albert_checkpointing, fuse_gelu, prepare_model
 from qa.options.training_arguments import TrainingOptions
@@ -371,6 +371,55 @@ def test_optimizations_of_albert_base_are_exact_to_1e_5():
         worst = max((gradient - plain[1][key]).abs().max().item() for key, gradient in gradients.items())
         print(f"{name}: loss {abs(loss - plain[0]):.1e}, gradients {worst:.1e}")
         assert_same_step((loss, gradients), plain)
+
+
+def on_gpu(monkeypatch, bf16: bool) -> None:
+    """Make this machine look as one with an NVIDIA GPU, with or without bf16 arithmetic."""
+    monkeypatch.setattr(TrainingOptions, "device", torch.device("cuda", 0))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: bf16)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept", "used"),
+    [
+        ("auto", None, "fp16"),
+        ("bf16", None, "bf16"),
+        ("auto", "fp16", "fp16"),
+        ("auto", "bf16", "fp32"),
+        ("bf16", "bf16", "bf16"),
+    ],
+)
+def test_a_gpu_without_bf16_emulates_it_only_if_asked(monkeypatch, capsys, asked, kept, used):
+    on_gpu(monkeypatch, bf16=False)
+    assert device_precision(options(precision=asked), kept) == used
+    err = capsys.readouterr().err
+    assert ("warning: this GPU has no bf16 arithmetic" in err) == (asked == "bf16")
+    assert ("the checkpoint was computed in bf16, which this device lacks" in err) == (used == "fp32")
+    if not kept:
+        assert answering_precision(asked, torch.device("cuda", 0)) == used
+        assert ("this GPU has no bf16" in capsys.readouterr().err) == (asked == "bf16")
+
+
+def test_a_run_in_fp16_continues_on_the_cpu_of_a_machine_with_a_gpu_in_fp32(monkeypatch, capsys):
+    on_gpu(monkeypatch, bf16=True)
+    assert device_precision(options(), "fp16") == "fp16"
+    monkeypatch.setattr(TrainingOptions, "device", torch.device("cpu"))
+    assert device_precision(options(), "fp16") == "fp32"
+    assert "computed in fp16, which this device lacks: continuing in fp32" in capsys.readouterr().err
+
+
+def test_compilation_leaves_tf32_as_the_options_say(tiny_data, tiny_model, tmp_path, monkeypatch):
+    original = Trainer.create_accelerator_and_postprocess
+
+    def create(trainer):
+        original(trainer)
+        torch.backends.cuda.matmul.allow_tf32 = True  # as accelerate does on a GPU, in fp32 with a compiler
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", create)
+    before = torch.get_float32_matmul_precision()
+    train_tiny(tiny_data, tiny_model, tmp_path / "run", "--max_steps", 1)
+    assert torch.get_float32_matmul_precision() == before == "highest"
 
 
 def test_precision_is_chosen_for_the_gpu():

@@ -4,18 +4,23 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from helpers.commands import run, train_tiny
 from helpers.gpus import fake_nvidia_smi, hide_real_gpus, needs_shell
+from transformers import TrainingArguments
+from transformers.training_args import ParallelMode
 
 import ask
 import evaluate_qa
-from qa.model.device import use_one_gpu
+from qa.model.device import note_other_gpus
 from qa.options.arguments import REPOSITORY
 from qa.options.training_arguments import TrainingOptions
 from qa.runtime.device_settings import use_freest_gpu
 from qa.runtime.gpus import Card, find_freest, list_cards, visible_cards
+from qa.runtime.process import configure_process
+from qa.training.planner import plan_epoch
 
 FIELDS = "index,uuid,name,memory.free,memory.total"
 SMI = """\
@@ -83,16 +88,48 @@ def test_nothing_is_chosen_for_processes_of_a_launcher_one_gpu_or_after_the_star
     assert capsys.readouterr().err == "" and find_freest()
 
 
+@needs_shell
+def test_gpus_are_counted_without_cuda_on_windows(four, monkeypatch):
+    def device_count():
+        raise AssertionError("this initializes CUDA, which reads the variable")
+
+    monkeypatch.setattr("torch.cuda.device_count", device_count)
+    monkeypatch.setattr("sys.platform", "win32")
+    use_freest_gpu("")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-cccc-2"
+
+
 def test_the_first_of_several_is_named_where_none_was_chosen(monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "AMD Instinct MI300X")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     args = TrainingOptions(output_dir="", report_to="none")
-    assert args.device and use_one_gpu(args) is None and not capsys.readouterr().err
-    args._n_gpu = 2
-    use_one_gpu(args)
-    assert args.n_gpu == 1 and capsys.readouterr().err == (
+    assert note_other_gpus(args) is None and not capsys.readouterr().err
+    monkeypatch.setattr(TrainingOptions, "device", torch.device("cuda", 0))
+    note_other_gpus(args)
+    assert capsys.readouterr().err == (
         "note: the first of 2 GPUs is used (AMD Instinct MI300X); CUDA_VISIBLE_DEVICES takes another, torchrun"
         " --nproc_per_node 2 all of them\n"
     )
+    monkeypatch.setattr(TrainingOptions, "parallel_mode", ParallelMode.DISTRIBUTED)
+    assert note_other_gpus(args) is None and not capsys.readouterr().err
+
+
+def test_a_plan_counts_one_of_several_gpus(monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "n_gpu", 2)
+    args = TrainingOptions(output_dir="", report_to="none", per_device_train_batch_size=8)
+    assert args.n_gpu == 1 and args.train_batch_size == 8 and args.eval_batch_size == 8
+    assert plan_epoch(np.full(800, 100), args, None) == (0, 100)
+
+
+def test_a_process_of_a_launcher_asks_its_own_gpu(monkeypatch):
+    chosen: list = []
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda **kwargs: torch.device("cuda"))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", chosen.append)
+    for rank in "012":
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        configure_process()
+    assert chosen == [0, 1], "no third GPU"
 
 
 @needs_shell

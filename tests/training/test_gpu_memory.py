@@ -135,7 +135,8 @@ def settings(monkeypatch):
     monkeypatch.setattr("torch.version.cuda", "13.0")
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr("platform.release", lambda: "6.8.0")
-    monkeypatch.setattr("torch.zeros", lambda *args, **kwargs: None)
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: given.append("nothing cached"))
+    monkeypatch.setattr("torch.empty", lambda size, **kwargs: given.append(size))
     for name in device_settings.ALLOCATOR:
         monkeypatch.delenv(name, raising=False)
     return given
@@ -148,7 +149,7 @@ def test_segments_of_the_allocator_can_grow(settings):
     device_settings.use_expandable_segments(torch.device("cpu"))
     assert settings == []
     device_settings.use_expandable_segments(CUDA)
-    assert settings == ["expandable_segments:True"]
+    assert settings == ["expandable_segments:True", "nothing cached", device_settings.NEW_SEGMENT]
 
 
 @pytest.mark.parametrize("name", device_settings.ALLOCATOR)
@@ -166,12 +167,12 @@ def test_segments_cannot_grow_everywhere(settings, monkeypatch, patch):
 
 
 def test_segments_that_cannot_grow_on_this_gpu_are_left_as_they_are(settings, monkeypatch):
-    def zeros(*args, **kwargs):
+    def empty(*args, **kwargs):
         raise RuntimeError("CUDA driver error: operation not supported")
 
-    monkeypatch.setattr("torch.zeros", zeros)
+    monkeypatch.setattr("torch.empty", empty)
     device_settings.use_expandable_segments(CUDA)
-    assert settings == ["expandable_segments:True", "expandable_segments:False"]
+    assert settings == ["expandable_segments:True", "nothing cached", "expandable_segments:False"]
 
 
 ON_A_GPU = """

@@ -117,6 +117,14 @@ def test_memory_grows_with_the_batch_and_shrinks_with_recomputation():
     assert needed(bert, recompute=True).activations < needed(bert).activations
 
 
+def test_several_processes_exchange_gradients_in_buckets(monkeypatch):
+    alone, evaluated = needed(), of_evaluation(SMALL, options(), 8, 128, "fp32", 5)
+    monkeypatch.setattr(TrainingOptions, "world_size", 2)
+    buckets = alone.gradients  # kept from the first step on, so in evaluation as well
+    assert needed() == dataclasses.replace(alone, gradients=alone.gradients + buckets)
+    assert of_evaluation(SMALL, options(), 8, 128, "fp32", 5) == dataclasses.replace(evaluated, gradients=buckets)
+
+
 def test_padding_and_steps_match_the_sampler():
     args = options(
         per_device_train_batch_size=8, gradient_accumulation_steps=3, train_sampling_strategy="group_by_length"

@@ -198,5 +198,8 @@ def test_accelerator_compilation_is_set_in_one_place():
     )
 
 
-def test_one_gpu_is_used_by_setting_the_private_count():
-    assert "self._n_gpu" in inspect.getsource(TrainingArguments.n_gpu.fget), "TrainingArguments.n_gpu reads no _n_gpu"
+def test_one_gpu_is_used_by_overriding_their_number():
+    for name in ("train_batch_size", "eval_batch_size"):
+        source = inspect.getsource(getattr(TrainingArguments, name).fget)
+        assert "self.n_gpu" in source, f"TrainingArguments.{name} does not read n_gpu"
+    assert "self.args.n_gpu > 1" in inspect.getsource(Trainer._wrap_model), message("_wrap_model", "reads no n_gpu")
