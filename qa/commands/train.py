@@ -5,7 +5,7 @@ from qa.data.splits import has_unanswerable
 from qa.data.windows import WindowSettings, check_lengths
 from qa.evaluation.scores import check_metric_name
 from qa.hub import publish as hub
-from qa.model.device import device_precision, uses_tf32
+from qa.model.device import bf16_supported, device_precision, uses_tf32, wanted_precision
 from qa.model.loading import load_config, position_limit
 from qa.model.tokenizer import check_fit, load_tokenizer
 from qa.model.weight_files import check_weight_files
@@ -41,7 +41,10 @@ def train(argv: list[str], test: dict[str, str], description: str) -> None:
     model_args, data_args, args = given.build()
     if not args.plan:
         check_options(model_args, data_args, args)
-    precision = on_main_process(lambda: device_precision(args, kept_precision(args, likely_start(args))))
+    if args.plan and args.device.type != "cuda":
+        precision = wanted_precision(args, bf16_supported())  # the plan is for a GPU
+    else:
+        precision = on_main_process(lambda: device_precision(args, kept_precision(args, likely_start(args))))
     configure_device(args.device, uses_tf32(args))
     with args.main_process_first():
         if data_args.demo_dir and args.local_process_index == 0:

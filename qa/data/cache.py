@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from qa.io.files import writing
 
-CACHE_ADVICE = "; free some space, or set --cache_dir to a folder on another disk"
+CACHE_ADVICE = "; give another folder with --cache_dir, or free some space"
 
 
 class Digest(io.RawIOBase):

@@ -50,8 +50,10 @@ def ask_repeatedly(answerer: QuestionAnswerer, context: str) -> None:
     while True:
         try:
             question = input("question: ").strip()
-        except EOFError:
+        except (EOFError, KeyboardInterrupt) as end:
             print()
+            if isinstance(end, KeyboardInterrupt):
+                raise
             return
         if not question:
             return

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from qa.runtime.errors import UserError
+from qa.runtime.errors import UserError, one_line
 
 # During a run
 LOCK = ".lock"  # present in the folder of every run, also a finished one
@@ -71,9 +71,19 @@ def find_checkpoints(folder: Path) -> list[Path]:
     return sorted(named, key=lambda path: (step_of(path), path.name), reverse=True)
 
 
+def full_path(path: Path) -> Path:
+    """Return the absolute path, without links. Raises UserError for a path that no file can have."""
+    try:
+        full = path.expanduser().resolve()
+        full.exists()
+    except (OSError, RuntimeError) as error:  # a name that is too long, or links that point at each other
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or one_line(error)}: give another path") from None
+    return full
+
+
 def enclosing_checkpoint(path: Path) -> Path | None:
     """Return the checkpoint that ``path`` is, or is in, by its full path; None if there is none."""
-    path = path.expanduser().resolve()
+    path = full_path(path)
     found = (each for each in (path, *path.parents) if is_checkpoint(each) and (each / TRAINER_STATE).is_file())
     return next((each for each in found if not (each / FINISHED).is_file()), None)
 

@@ -119,7 +119,7 @@ def unused_options(args: TrainingOptions) -> str:
     unused = {"fp16": args.fp16 or args.precision == "fp16", "bf16": args.bf16 and args.precision != "bf16"}
     unused |= {name: bool(getattr(args, name)) for name in ("fp16_full_eval", "bf16_full_eval", "tf32")}
     names = [name for name, is_asked in unused.items() if is_asked]
-    return f" ({' and '.join(names)} {'needs' if len(names) == 1 else 'need'} a GPU)" if names else ""
+    return f" ({' and '.join(names)} {'is' if len(names) == 1 else 'are'} for GPUs)" if names else ""
 
 
 def fit_to_device(args: TrainingOptions, precision: str) -> TrainingOptions:

@@ -37,8 +37,11 @@ def check_evaluation_options(
         if sources:
             raise UserError("save_logits needs a model: without one there are no new logits to save")
         path = Path(eval_args.save_logits)
-        if path.suffix != ".npz" or path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise UserError(f"save_logits {eval_args.save_logits}: must be an .npz file in a writable folder")
+        if path.suffix != ".npz" or path.is_dir():
+            raise UserError(f"save_logits {path}: must be the name of a file, with .npz at its end")
+        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            what = "is not writable" if path.parent.is_dir() else "is not a folder"
+            raise UserError(f"save_logits {path}: {path.parent} {what}: give a file in another folder")
     if eval_args.compare is not None and not (Path(eval_args.compare) / run_folder.PREDICTIONS).is_file():
         raise UserError(
             f"compare {eval_args.compare!r}: must be the folder of another evaluation, with predictions.json"

@@ -11,6 +11,8 @@ from qa.runtime.errors import UserError, one_line
 
 def load_mapping(path: str) -> list[tuple[yaml.Node, yaml.Node]]:
     """Return the names and values of a YAML file as nodes, whose values are still text. Raises UserError."""
+    if Path(path).is_fifo():
+        raise UserError(f"{path} is a pipe, which can be read only once: --config needs a file")
     try:
         content = Path(path).read_bytes()
         if path.endswith(".json"):

@@ -63,7 +63,7 @@ def print_all_options(kinds: Iterable[type], description: str | None, config: Pa
             default = item.default if item.default is not dataclasses.MISSING else None
             refusal = row.refused and f"Not supported here, because {row.refused}."
             text = refusal or row.help or item.metadata.get("help", "")
-            text = f"[{type_name(hints[item.name])}] {text}"
+            text = f"[{type_name(hints[item.name])}] {text.replace('%%', '%')}"
             row = dataclasses.replace(row, name=item.name, default=default, help=text)
             groups.setdefault(row.group, []).extend(option_lines(row, values, whole=True))
     lines = [(description or "").strip(), "", "--config FILE sets any of these.", ""]

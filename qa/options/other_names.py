@@ -45,7 +45,8 @@ OTHER_NAMES = {
     "random_seed random_state": "seed",
     "metric": "metric_for_best_model",
     "amp dtype torch_dtype mixed_precision": "precision",
-    "gpu cuda": "device",
+    "gpu cuda use_gpu use_cpu": "device",
+    "device": "use_cpu",
     "num_workers workers": "dataloader_num_workers",
     # output
     "output out out_dir output_folder output_path save_dir save_path": "output output_dir model_dir",

@@ -25,6 +25,7 @@ OLD_NAMES = (
         "warmup_ratio",
         instead="was removed in transformers 5: write warmup_steps (below 1 it is a share of all steps)",
     ),
+    Option("fp32", instead="is a value here: --precision fp32, or precision: fp32 in a file"),
     Option("no_cuda", instead="is called use_cpu now"),
     Option("per_gpu_train_batch_size", instead="is called per_device_train_batch_size now"),
     Option("per_gpu_eval_batch_size", instead="is called per_device_eval_batch_size now"),

@@ -1,7 +1,11 @@
 """Errors that a user can fix, which every command reports in one line."""
 
+import errno
 import shutil
 from pathlib import Path
+
+# Errors of a path, whatever is free on its disk.
+UNUSABLE = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 class UserError(ValueError):
@@ -30,7 +34,11 @@ def free_space(path: Path) -> str:
 
 
 def writing_error(path: Path | None, error: BaseException, name: str = "", advice: str = "") -> UserError:
-    """Return the error to report when a file could not be written; None as its path leaves out the free space."""
+    """Return the error to report when a file could not be written.
+
+    Args:
+        path: None leaves out the free space, which is also not the reason where the path itself cannot be used.
+    """
     reason = getattr(error, "strerror", None) or one_line(error)
-    space = f" ({free_space(path)})" if path else ""
+    space = f" ({free_space(path)})" if path and getattr(error, "errno", None) not in UNUSABLE else ""
     return UserError(f"{name or path}: cannot be written: {reason}{space}{advice}")

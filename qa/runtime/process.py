@@ -4,6 +4,7 @@
 """
 
 import io
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from qa.runtime.errors import UserError
 from qa.runtime.packages import missing_packages_as_errors
 from qa.runtime.streams import CLOSED_PIPE, checked_streams
 
+LOGGED: set[str] = set()  # messages that are shown once
 REPORT_DELAY = 5  # seconds that other processes wait for the main one to report the same error
 
 
@@ -40,6 +42,7 @@ def configure_process(reads_datasets: bool = True) -> None:
     if not on_terminal():
         disable_progress_bars()
     transformers_logging.disable_progress_bar()  # of reading and writing weights; training has its own
+    logging.getLogger("transformers.training_args").addFilter(is_first)  # it warns whenever options are copied
     hub_logging.set_verbosity_error()  # hides its retries; a failed download is reported in one line
     threading.excepthook = report_thread_error
     # cuDNN's attention builds a plan for each new length, which can take longer than a step.
@@ -67,6 +70,13 @@ def silence_process() -> None:
 
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
     transformers_logging.set_verbosity_error()
+
+
+def is_first(record: logging.LogRecord) -> bool:
+    """Return whether a message has not been logged before."""
+    repeated = record.msg in LOGGED
+    LOGGED.add(record.msg)
+    return not repeated
 
 
 def report_thread_error(args: threading.ExceptHookArgs) -> None:

@@ -259,7 +259,7 @@ def print_plan(
     if found and found.total - found.free > GIB:
         held = f"other programs and the driver hold {gib(found.total - found.free)} of the GPU's {gib(found.total)}"
         warn(f"note: {held}; {gib(found.free)} are free")
-    for_a_gpu = args.device.type != "cuda" and (args.plan or (args.device.type == "cpu" and named_size(args)))
+    for_a_gpu = args.device.type == "cpu" and named_size(args)
     precision = wanted_precision(args, bf16_supported()) if for_a_gpu else resolved.precision
     batches, plan = make_plan(config, args, lengths, precision, resolved.pad_to, found)
     print(plan.details() if args.plan else plan.summary())

@@ -21,6 +21,7 @@ from qa.training import checkpoints
 def check_output_folder(args: TrainingOptions) -> None:
     """Check the output folder before any data is read; raise UserError if the run cannot start or resume in it."""
     folder = args.folder
+    run_folder.reject_in_checkpoint(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: give another --output_dir")
     asked, finished = resume_argument(args), (folder / run_folder.FINISHED).exists()
@@ -140,7 +141,8 @@ def compare_settings(start: Path, settings: dict, windows: str) -> tuple[list[st
     if not path.is_file():
         return [], []
     before, now = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(yaml.safe_dump(settings))
-    before |= manifest.get("resolved", {})
+    resolved = manifest.get("resolved", {})
+    before |= resolved
     default, same_windows = TrainingOptions(output_dir="").to_dict(), manifest.get("windows") == windows
     comparable = bool(manifest) and not has_old_windows(manifest)
     harmless: list[str] = []
@@ -148,7 +150,8 @@ def compare_settings(start: Path, settings: dict, windows: str) -> tuple[list[st
     step = [row.name for row in TABLE.values() if row.changes_result == "unless_same_step"]
     sizes = [math.prod(each.get(name, default[name]) for name in step) for each in (before, now)]
     unchanged = {"never": True, "unless_same_windows": same_windows, "unless_same_step": sizes[0] == sizes[1]}
-    for name in sorted(before.keys() | now.keys()):
+    names = (before.keys() | now.keys()) - (set(PRECISIONS) if "precision" in resolved else set())
+    for name in sorted(names):
         values = [each.get(name, default.get(name)) for each in (before, now)]
         if values[0] != values[1]:
             fine = unchanged.get(find_option(name).changes_result, False)

@@ -410,7 +410,12 @@ def test_missing_weights_stop_the_run(trained, tiny_data, tmp_path):
         (
             evaluate_qa,
             ("--model_name_or_path", "m", "--save_logits", "nowhere/x.npz"),
-            "in a writable folder",
+            "nowhere is not a folder: give a file in another folder",
+        ),
+        (
+            evaluate_qa,
+            ("--model_name_or_path", "m", "--save_logits", "x.json"),
+            "must be the name of a file, with .npz",
         ),
     ],
 )

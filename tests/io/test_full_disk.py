@@ -24,15 +24,17 @@ from qa.io.run_lock import lock_run_folder
 from qa.model.loading import loading
 from qa.model.tokenizer import save_tokenizer
 from qa.options.arguments import DataArguments
+from qa.options.training_arguments import TrainingOptions
 from qa.runtime.errors import UserError
 from qa.runtime.process import run_command
+from qa.training.resume import check_output_folder
 from qa.training.trainer import QATrainer
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def failed(path: Path | str, reason: str = "File too large") -> str:
-    return rf"^{path}: cannot be written: .*{reason}.* \(\d+\.\d\d GiB free on the disk\)"
+def failed(path: Path | str, reason: str = "File too large", space: bool = True) -> str:
+    return rf"^{path}: cannot be written: .*{reason}.*" + (r" \(\d+\.\d\d GiB free on the disk\)" if space else "$")
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +65,14 @@ def test_reason_is_the_systems(tmp_path, monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(UserError, match=failed(tmp_path / "a.json", os.strerror(number))):
+    with pytest.raises(UserError, match=failed(tmp_path / "a.json", os.strerror(number), number != errno.EACCES)):
         write_json(tmp_path / "a.json", {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_output_folder(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cannot be used as the output folder: .* GiB free on the disk\)$"):
+    with pytest.raises(UserError, match="cannot be used as the output folder: Not a directory: give another"):
         make_folder(str(tmp_path / "file/folder"))
 
 
@@ -166,10 +168,19 @@ def test_lock(tmp_path, monkeypatch):
 def test_download(error):
     """It is no reason to check the name and the network."""
     with (
-        pytest.raises(UserError, match=r"^model a/b: the cache of downloads: cannot be written: .*; free some space"),
+        pytest.raises(UserError, match=r"^model a/b: the cache of downloads: cannot be written: .*, or free some"),
         loading("model", "a/b"),
     ):
         try:
             raise error
         except Exception as cause:
             raise ValueError("cannot find the requested files") from cause
+
+
+def test_paths_that_no_file_can_have(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "loop", tmp_path / "loop/inside", tmp_path / ("x" * 300)):
+        with pytest.raises(UserError, match=r": give another path$"):
+            make_folder(str(path))
+        with pytest.raises(UserError, match=r": give another path$"):
+            check_output_folder(TrainingOptions(output_dir=str(path), report_to="none"))

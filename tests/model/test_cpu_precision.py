@@ -106,9 +106,9 @@ def options(**more) -> TrainingOptions:
         ({}, "precision: bf16, 4.0 times as fast as fp32 on this processor\n"),
         ({"precision": "fp32"}, "precision: fp32, as asked for\n"),
         ({"precision": "bf16"}, "precision: bf16, 4.0 times as fast as fp32 on this processor\n"),
-        ({"bf16": True}, "precision: bf16, 4.0 times as fast as fp32 on this processor (bf16 needs a GPU)\n"),
-        ({"fp16": True}, "precision: bf16, 4.0 times as fast as fp32 on this processor (fp16 needs a GPU)\n"),
-        ({"precision": "fp16"}, "precision: bf16, 4.0 times as fast as fp32 on this processor (fp16 needs a GPU)\n"),
+        ({"bf16": True}, "precision: bf16, 4.0 times as fast as fp32 on this processor (bf16 is for GPUs)\n"),
+        ({"fp16": True}, "precision: bf16, 4.0 times as fast as fp32 on this processor (fp16 is for GPUs)\n"),
+        ({"precision": "fp16"}, "precision: bf16, 4.0 times as fast as fp32 on this processor (fp16 is for GPUs)\n"),
     ],
 )
 def test_one_line_says_what_was_chosen_and_why(processor, capsys, given, line):

@@ -1,6 +1,7 @@
 """Parsing of a YAML file and command-line overrides, and their one-line errors."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 
@@ -40,6 +41,13 @@ def test_config_encodings(tmp_path, encoding):
         assert parse_arguments(ALL, [], default_config=path)[2].output_dir == "Ørby"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other pipes")
+def test_a_config_from_a_pipe_is_refused_as_it_is_read_twice(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe is a pipe, which can be read only once: --config needs a file"):
+        parse_arguments(ALL, ["--config", str(tmp_path / "pipe")])
+
+
 def test_command_line_overrides_the_file(tmp_path):
     text = "learning_rate: 2e-5\nmax_seq_length: 100\nload_best_model_at_end: false\n"
     _, data, training = parse(tmp_path, text, "--learning_rate", "3e-5", "--max-seq-length=200", "--bf16", "false")
@@ -74,6 +82,7 @@ def test_home_folder_is_expanded_where_no_shell_does(tmp_path, monkeypatch):
         ("? [a, b]\n: 1", [], "line 1: an option's name must be a word"),
         ("lr_scheduler_kwargs: &x {a: *x}", [], "line 1: the value of lr_scheduler_kwargs cannot be read"),
         ("batch_size: 8", [], "batch_size is called per_device_train_batch_size"),
+        ("", ["--fp32"], "fp32 is a value here: --precision fp32"),
         ("", ["--seed=-1"], "seed must not be negative"),
         ("", ["--label_smoothing_factor", "0.1"], "label_smoothing_factor is not supported here"),
         ("", ["--accelerator_config", '{"foo": 1}'], "foo"),
@@ -179,7 +188,7 @@ def test_help_all_shows_every_option_with_its_default(capsys):
         read_options((*ALL, EvaluationArguments), ["--help_all"], description="Evaluate.")
     text = " ".join(capsys.readouterr().out.split())
     assert not stopped.value.code and "Maximum tokens per answer. (default: 30)" in text
-    assert text.startswith("Evaluate.") and "--config" in text
+    assert text.startswith("Evaluate.") and "--config" in text and "%%" not in text
     for kind in (*ALL, EvaluationArguments):
         for item in dataclasses.fields(kind):
             assert f" --{item.name} " in text or item.name == "hub_token"

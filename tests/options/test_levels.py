@@ -74,8 +74,8 @@ def test_a_precision_for_a_gpu_is_reported_on_a_cpu(tmp_path, monkeypatch, capsy
     args = parse(tmp_path, "", *(argv + more).split())
     assert device_precision(args) == "fp32"
     name = "fp16" if "fp16" in argv else "bf16"
-    unused = f"{name} and tf32 need" if more else f"{name} needs"
-    line = f"precision: fp32, as this processor has no bf16 arithmetic ({unused} a GPU)"
+    unused = f"{name} and tf32 are" if more else f"{name} is"
+    line = f"precision: fp32, as this processor has no bf16 arithmetic ({unused} for GPUs)"
     assert " ".join(capsys.readouterr().out.split()) == line
     used = fit_to_device(args, "fp32")
     assert not (used.fp16 or used.bf16) and used.mixed_precision == "no"
@@ -86,14 +86,14 @@ def test_evaluation_in_half_precision_needs_a_gpu(tmp_path, monkeypatch, capsys)
     assert refusal(tmp_path, "", "--bf16_full_eval") is None
     args = parse(tmp_path, "", "--bf16_full_eval")
     assert device_precision(args) == "fp32" and not fit_to_device(args, "fp32").bf16_full_eval
-    assert "(bf16_full_eval needs a GPU)" in " ".join(capsys.readouterr().out.split())
+    assert "(bf16_full_eval is for GPUs)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_on_a_cpu_with_options_for_a_gpu(tmp_path, tiny_data, tiny_model, monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     output = tmp_path / "run"
     train_tiny(tiny_data, tiny_model, output, "--bf16", "--tf32", "--max_steps", 2, "--config", write_recipe(tmp_path))
-    assert "(bf16 and tf32 need a GPU)" in " ".join(capsys.readouterr().out.split())
+    assert "(bf16 and tf32 are for GPUs)" in " ".join(capsys.readouterr().out.split())
     assert read(output / "run.json")["resolved"]["precision"] == "fp32"
 
 

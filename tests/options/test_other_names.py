@@ -63,6 +63,8 @@ def refusal(kinds, argv) -> str | None:
         ("train", "batch_size", "per_device_train_batch_size"),
         ("ask", "batch_size", "per_device_eval_batch_size"),
         ("train", "config_file", "config"),
+        ("train", "device", "use_cpu"),
+        ("ask", "use_cpu", "device"),
     ],
 )
 @pytest.mark.parametrize("form", ["--{} 1", "--{}=1"])

@@ -256,6 +256,12 @@ def test_plan_prints_the_plan_and_does_not_train(tiny_data, tiny_model, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def test_a_plan_for_a_gpu_does_not_speak_of_the_cpu(tiny_data, tiny_model, tmp_path, capsys):
+    train_tiny(tiny_data, tiny_model, tmp_path / "run", "--plan", "true", "--gpu_memory_gb", 6, "--precision", "bf16")
+    printed = capsys.readouterr()
+    assert "precision           bf16" in printed.out and "processor" not in printed.out + printed.err
+
+
 MORE = ("--save_strategy", "steps", "--eval_strategy", "no", "--save_steps", 2, "--max_eval_samples", 2)
 MORE += ("--load_best_model_at_end", "false")
 TIGHT = memory.WORKSPACE / GIB + 1.0005  # GB in which a micro-batch of 16 windows does not fit

@@ -110,6 +110,18 @@ def test_another_precision_that_is_asked_for_is_another_recipe(in_bf16, train, t
     assert precision_of(other) == "fp32"
 
 
+def test_the_same_precision_in_another_spelling_is_the_same_recipe(has_bf16, train, tmp_path, capsys):
+    has_bf16(False)
+    train(tmp_path / "run", "--fp16", "true")
+    for number, argv in enumerate([("--precision", "fp16"), ("--precision", "fp32"), ()]):
+        other = interrupted(tmp_path / "run", tmp_path / f"resumed{number}")
+        capsys.readouterr()
+        train(other, *argv)
+        assert precision_of(other) == "fp32" and weights(other) == weights(tmp_path / "run")
+        (note,) = [line for line in capsys.readouterr().err.splitlines() if "settings changed" in line]
+        assert "output_dir" in note and note.count(" -> ") == 1
+
+
 def test_bf16_that_was_asked_for_is_resumed_where_it_is_emulated(has_bf16, train, tmp_path, capsys):
     has_bf16(False, speed=0.01)
     train(tmp_path / "run", "--precision", "bf16")
