@@ -289,11 +289,4 @@ class PublishArguments:
     dry_run: bool = option(False, "Show what would be uploaded; send nothing.", "publish", common=True)
 
 
-GROUPS = {  # of options that --help of each command shows
-    "train": "model|data|windows|optimization|batches and memory|evaluation and checkpoints|output|Hub".split("|"),
-    "preprocess": "model|data|windows|answers|output".split("|"),
-    "evaluate_qa": "evaluation|model|data|windows|answers|output".split("|"),
-    "ask": ["ask", "model", "answers"],
-    "publish": ["publish"],
-}
 COMMAND_KINDS = EvaluationArguments, AskArguments, PublishArguments  # options of one command each

@@ -8,7 +8,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from qa.options.arguments import GROUPS
 from qa.options.option import Option, value_type
 from qa.options.table import OTHERS, RUN, find_option
 from qa.runtime.console import process_rank
@@ -16,6 +15,16 @@ from qa.runtime.process import run_command
 from qa.runtime.streams import CLOSED_PIPE
 
 HELP_FLAGS = {"-h", "--help", "--help_all", "--help-all"}
+GROUPS = {  # of options that --help of each command shows
+    command: groups.split("|")
+    for command, groups in {
+        "train": "model|data|windows|optimization|batches and memory|device|evaluation and checkpoints|output|Hub",
+        "preprocess": "model|data|windows|answers|output",
+        "evaluate_qa": "evaluation|model|data|windows|answers|device|output",
+        "ask": "ask|model|answers",
+        "publish": "publish",
+    }.items()
+}
 WIDTH, INDENT = 80, 32  # columns of a line, and of the names
 
 

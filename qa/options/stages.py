@@ -11,8 +11,8 @@ from qa.runtime.errors import UserError
 
 TEST_OPTIONS = ("test_file", "max_predict_samples")
 # Which options of a command line evaluate_qa.py uses, too.
-EVALUATION_GROUPS = ("model", "data", "windows", "answers", "compilation")
-ALSO = ("config", "output_dir", "precision", "per_device_eval_batch_size", "eval_accumulation_steps")
+EVALUATION_GROUPS = ("model", "data", "windows", "answers", "device", "compilation")
+ALSO = ("config", "output_dir", "eval_accumulation_steps")
 OF_TRAINING = ("train_file", "max_train_samples", "max_train_samples_per_source", "demo_dir", "max_dropped", "strict")
 OF_VALIDATION = ("validation_file", "dataset_name", "dataset_config_name", "max_eval_samples")
 

@@ -23,7 +23,7 @@ class OurTrainingOptions:
         changes_result="never",
     )
     overwrite_output_dir: bool = option(
-        False, "Delete the run in output_dir first.", "output", common=True, saved=False
+        False, "Delete the run in output_dir first.", "evaluation and checkpoints", common=True, saved=False
     )
     plan: bool = option(
         False,
@@ -43,7 +43,7 @@ class OurTrainingOptions:
         "auto",
         "fp32, fp16 or bf16. Auto: on a GPU as fp16 or bf16 are set, else bf16 if it has it, else fp16; on a CPU bf16"
         " where that is faster, else fp32.",
-        "batches and memory",
+        "device",
         common=True,
         published="always",
     )
@@ -145,7 +145,7 @@ FIELDS = (
     ),
     Option(
         "per_device_eval_batch_size",
-        "batches and memory",
+        "device",
         "Evaluation batch size per device, in windows. Of the longest kind: shorter ones go more to a batch.",
         8,
         common=True,
@@ -191,7 +191,8 @@ FIELDS = (
     Option("use_liger_kernel", "compilation", kind=bool),
     Option("liger_kernel_config", "compilation"),
     Option("use_cache", "compilation", kind=bool),
-    Option("use_cpu", "compilation", changes_result="never", kind=bool),  # the precision, which is compared, may
+    # The precision may change the result, and is compared.
+    Option("use_cpu", "device", "Compute on the CPU.", False, common=True, changes_result="never", kind=bool),
     # Evaluation and checkpoints
     Option(
         "eval_strategy",

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from qa.options.arguments import GROUPS, REPOSITORY
-from qa.options.help import common_help
+from qa.options.arguments import REPOSITORY
+from qa.options.help import GROUPS, common_help
 from qa.options.option import Option
 from qa.options.table import OTHERS, RUN
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from qa.options.arguments import GROUPS, REPOSITORY
+from qa.options.arguments import REPOSITORY
+from qa.options.help import GROUPS
 from qa.runtime.errors import UserError
 from qa.runtime.process import run_command
 
