@@ -50,11 +50,12 @@ def ask_repeatedly(answerer: QuestionAnswerer, context: str) -> None:
     while True:
         try:
             question = input("question: ").strip()
-        except (EOFError, KeyboardInterrupt) as end:
+        except EOFError:
             print()
-            if isinstance(end, KeyboardInterrupt):
-                raise
             return
+        except KeyboardInterrupt:
+            print()  # what is reported next begins a line
+            raise
         if not question:
             return
         try:

@@ -11,7 +11,7 @@ import yaml
 
 from qa.io.nearest import did_you_mean
 from qa.io.run_folder import reject_in_checkpoint
-from qa.runtime.errors import UNUSABLE, UserError, free_space, writing_error
+from qa.runtime.errors import UserError, space_left, writing_error
 
 STDIO = "-"  # what stands for standard input or output in place of a path
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -30,10 +30,8 @@ def make_folder(path: str) -> Path:
         if not os.access(folder, os.W_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
-        space = "" if error.errno in UNUSABLE else f" ({free_space(folder)})"
-        raise UserError(
-            f"{path}: cannot be used as the output folder: {error.strerror}{space}: give another folder"
-        ) from None
+        reason = f"{error.strerror}{space_left(folder, error)}"
+        raise UserError(f"{path}: cannot be used as the output folder: {reason}: give another folder") from None
     return folder
 
 

@@ -9,6 +9,7 @@ import contextlib
 import copy
 import dataclasses
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -132,6 +133,10 @@ def forward(model: PreTrainedModel, batch: int, length: int, precision: str) -> 
     return masked_loss(outputs, inputs["attention_mask"], labels, labels)
 
 
+def byte_size(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 def optimizer_bytes(model: PreTrainedModel, args: TrainingOptions) -> int:
     """Return the bytes of the optimizer's states, or of Adam's two in fp32 if it cannot run on fake tensors."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -142,7 +147,7 @@ def optimizer_bytes(model: PreTrainedModel, args: TrainingOptions) -> int:
         optimizer = kind(weights, **options)
         optimizer.step()
         states = [tensor for state in optimizer.state.values() for tensor in tree_leaves(state)]
-        return sum(tensor.numel() * tensor.element_size() for tensor in states if isinstance(tensor, torch.Tensor))
+        return byte_size(tensor for tensor in states if isinstance(tensor, torch.Tensor))
     except Exception:  # optimizers that need the data of the weights
         return sum(8 * weight.numel() for weight in weights)
     finally:
@@ -152,7 +157,7 @@ def optimizer_bytes(model: PreTrainedModel, args: TrainingOptions) -> int:
 def bucket_bytes(model: PreTrainedModel, args: TrainingOptions) -> int:
     """Return the bytes of the buckets in which DistributedDataParallel exchanges gradients, between steps, too."""
     exchanged = args.world_size > 1 and not args.fsdp
-    return sum(weight.numel() * weight.element_size() for weight in model.parameters()) if exchanged else 0
+    return byte_size(model.parameters()) if exchanged else 0
 
 
 def of_training(
@@ -162,8 +167,8 @@ def of_training(
     with FakeTensorMode():
         model = build_model(config, args, recompute)
         states = optimizer_bytes(model, args)
-        weights = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
-        gradients = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+        weights = byte_size([*model.parameters(), *model.buffers()])
+        gradients = byte_size(model.parameters())
         with LiveBytes() as count:
             if args.gradient_accumulation_steps > 1:  # gradients of the previous micro-batches
                 for weight in model.parameters():
@@ -179,7 +184,7 @@ def of_evaluation(
     """Return the peak of evaluation during training, with ``states`` bytes of optimizer states."""
     with FakeTensorMode(), torch.no_grad():
         model = build_model(config, args, False).eval()
-        weights = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
+        weights = byte_size([*model.parameters(), *model.buffers()])
         with LiveBytes() as count:
             forward(model, batch, length, precision)
         buckets = bucket_bytes(model, args)

@@ -33,12 +33,13 @@ def free_space(path: Path) -> str:
     return f"{shutil.disk_usage(existing).free / 2**30:.2f} GiB free on the disk"
 
 
-def writing_error(path: Path | None, error: BaseException, name: str = "", advice: str = "") -> UserError:
-    """Return the error to report when a file could not be written.
+def space_left(path: Path, error: BaseException) -> str:
+    """Return the free space in parentheses, to follow an error; empty where the path itself cannot be used."""
+    return "" if getattr(error, "errno", None) in UNUSABLE else f" ({free_space(path)})"
 
-    Args:
-        path: None leaves out the free space, which is also not the reason where the path itself cannot be used.
-    """
+
+def writing_error(path: Path | None, error: BaseException, name: str = "", advice: str = "") -> UserError:
+    """Return the error to report when a file could not be written; None as its path leaves out the free space."""
     reason = getattr(error, "strerror", None) or one_line(error)
-    space = f" ({free_space(path)})" if path and getattr(error, "errno", None) not in UNUSABLE else ""
+    space = space_left(path, error) if path else ""
     return UserError(f"{name or path}: cannot be written: {reason}{space}{advice}")
